@@ -62,7 +62,7 @@ def features(
     runtime: Runtime | None = None,
     tolerance: Tolerance | None = None,
 ) -> Iterator[ImageFeatures]:
-    """Yield the features of every usable image, in the source's order, computed a few hundred images at a time.
+    """Yield the features of every usable image, in the source's order, computed some at a time: up to 64 on a CPU.
 
     Args:
         run: a run folder, a file that `verydeep export` wrote, or a model that is loaded already (`load_model`), which
