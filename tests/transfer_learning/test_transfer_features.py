@@ -16,7 +16,7 @@ from random_networks import save_network
 from several_commands import status_of as run
 from shard_files import write_shard
 
-from verydeep.descriptors import chunks
+from verydeep.descriptors import chunks, files
 from verydeep.exported_networks import run_or_file
 from verydeep.exported_networks.exported import write_exported
 from verydeep.images.open import open_for_testing
@@ -198,10 +198,24 @@ def test_an_image_that_still_cannot_be_read_is_not_a_reason_to_compute_again(mad
         return read_once(source)
 
     made.patch.setattr(transfer_module, "read_once", gone)
+    with pytest.raises(TooManyBadImagesError, match="unreadable"):
+        transfer(made.run, data=made.photos, options=FEW)
+    made.patch.setattr(files, "extract", None)  # nothing is left to compute
     for _ in range(2):
-        assert transfer(made.run, data=made.photos, options=FEW, tolerance=Tolerance(max_bad=10)).n == 9
         file.write_bytes(content)
-    assert len(made.written) == 1
+        assert transfer(made.run, data=made.photos, options=FEW, tolerance=Tolerance(max_bad=10)).n == 9
+    assert len(made.written) == 2
+
+
+def test_images_that_there_was_no_memory_for_are_computed_when_there_is_some(made):
+    """As on a device that another process had filled; how much it has is not what kept features are known by."""
+    with made.patch.context() as patch:
+        patch.setattr("verydeep.descriptors.extraction.MOST_PIXELS", 37 * 40)  # images are 37 x 41
+        for compute in (files.extract, None):  # the second time nothing is left to compute
+            patch.setattr(files, "extract", compute)
+            with pytest.raises(TooManyBadImagesError, match="more than the 1,480 that are computed at once"):
+                transfer(made.run, data=made.photos, options=FEW)
+    assert transfer(made.run, data=made.photos, options=FEW).n == 10
 
 
 def test_shards_of_another_name_are_described_under_it(made):

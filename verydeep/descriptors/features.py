@@ -1,8 +1,8 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
 import itertools
-from collections.abc import Generator, Iterator
-from contextlib import closing
+from collections.abc import Collection, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +20,7 @@ from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import rescaled_images
+from verydeep.images.sources.source import Source
 from verydeep.images.tolerance import Tolerance
 from verydeep.images.views import centre_location
 from verydeep.machine.runtime import Runtime, in_float32
@@ -27,6 +28,9 @@ from verydeep.networks.vgg import LayeredNetwork
 from verydeep.numbers import number
 from verydeep.prediction.pieces import Decoder
 from verydeep.runs.model import Model
+
+_AT_ONCE = "that are computed at once: take smaller scales"
+"""End of the refusal of an image that there is no memory for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,8 +174,30 @@ def _too_large(name: str, image: Tensor, most: int) -> UnusableImageError:
     """Return why an image is refused: activations are those of whole images, never of tiles."""
     height, width = image.shape[1:]
     size = f"{width} x {height} pixels when rescaled"
-    detail = f"{size}, more than the {number(most)} that are computed at once: take smaller scales"
-    return UnusableImageError(name, "too large", detail)
+    return UnusableImageError(name, "too large", f"{size}, {_more_than(most)}")
+
+
+def _more_than(most: int) -> str:
+    return f"more than the {number(most)} {_AT_ONCE}"
+
+
+def may_be_usable_now(extraction: Extraction, refusal: UnusableImageError, indices: range) -> bool:
+    """Return whether an image that was refused, one of these, may be used now: it was away, or there was less memory.
+
+    A device has more of it when other processes need less.
+    """
+    if refusal.kind == "unreadable":
+        return can_be_read(extraction.source, {refusal.name}, indices)
+    return refusal.detail.endswith(_AT_ONCE) and not refusal.detail.endswith(_more_than(extraction.most_pixels))
+
+
+def can_be_read(source: Source, names: Collection[str], indices: range) -> bool:
+    """Return whether one of the images with these names, which are among those with these indices, can be read."""
+    for index in (index for index in indices if source.ids[index] in names):
+        with suppress(UnusableImageError):
+            source[index]
+            return True
+    return False
 
 
 def _centre_crop(image: Tensor, crop: int) -> Tensor:

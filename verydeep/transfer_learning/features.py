@@ -1,7 +1,7 @@
 """Descriptors of a source's images for an SVM: networks' features, which are cached, and plain pixels."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from verydeep.descriptors.descriptor import PENULTIMATE
 from verydeep.descriptors.extraction import Extraction
+from verydeep.descriptors.features import can_be_read
 from verydeep.descriptors.files import write_features
 from verydeep.exported_networks.run_or_file import precision_of
 from verydeep.images.decode import UnusableImageError, decode
@@ -136,12 +137,8 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
 
 def _readable_again(source: Source, unusable: Mapping[str, str]) -> bool:
     """Return whether an image that could not be read when features were kept can be read now."""
-    places = {name: place for place, name in enumerate(source.ids)}
-    for name in (name for name, why in unusable.items() if why.startswith("unreadable")):
-        with suppress(UnusableImageError):
-            source[places[name]]
-            return True
-    return False
+    names = {name for name, why in unusable.items() if why.startswith("unreadable")}
+    return can_be_read(source, names, range(len(source)))
 
 
 @contextmanager
