@@ -128,7 +128,7 @@ def train(
 ) -> dict[str, object]:
     """Train until the time is over or, unless it is a trial, in vain.
 
-    Returns how far it came: mean losses, of each epoch and of the end.
+    Returns how far it came: steps, and mean losses of each epoch and of the end.
     """
     net.train()
     optimiser = torch.optim.SGD(net.parameters(), lr=rate, momentum=0.9, weight_decay=1e-4)
@@ -145,7 +145,8 @@ def train(
             if passed >= 1 or vain:
                 losses = [fmean(epoch) for epoch in epochs if epoch]
                 waiting = waited / (time.perf_counter() - began)
-                return {"losses": losses, "last_loss": fmean(last), "used": passed, "waiting": waiting, "in_vain": vain}
+                come = {"steps": sum(map(len, epochs)), "losses": losses, "last_loss": fmean(last)}
+                return {**come, "used": passed, "waiting": waiting, "in_vain": vain}
             for group in optimiser.param_groups:
                 group["lr"] = rate * 0.1 ** int(DROPS * passed)
             optimiser.zero_grad()

@@ -62,6 +62,7 @@ def test_torchvisions_recipe_trains_and_tests_once_unless_it_is_a_trial(more, te
     runpy.run_path(str(ROOT / "benchmarks" / "torchvision_recipe.py"), run_name="__main__")
     said = json.loads(capsys.readouterr().out)
     assert said["used"] >= (import_module("plain_training").PATIENCE if tested else 1)
+    assert said["steps"] >= len(said["losses"]) >= 1  # a step of both images is an epoch
     assert (said.get("n"), said.get("top5_error")) == ((2, 0) if tested else (None, None))
 
 
