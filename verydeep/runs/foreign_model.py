@@ -13,7 +13,14 @@ from verydeep.networks.foreign.first_layer import check_variation, oxford_channe
 from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, written_head
 from verydeep.networks.foreign.layouts import TakenWeights, TrainedPreprocessing
 from verydeep.networks.foreign.named_arrays import NamedArrays
-from verydeep.networks.foreign.preprocessing import OXFORD, PREPROCESSING, TORCHVISION_FEATURES, Preprocessing, fold
+from verydeep.networks.foreign.preprocessing import (
+    OXFORD,
+    PREPROCESSING,
+    TORCHVISION_FEATURES,
+    Preprocessing,
+    fold,
+    in_order,
+)
 from verydeep.networks.foreign.recognition import HEAD, architecture_of
 from verydeep.networks.foreign.weight_files import in_our_layout
 from verydeep.networks.initialisation import initialise, layers_with_weights
@@ -165,11 +172,12 @@ def _preprocessing(
     if arrays.ours and arrays.mean is not None and trained != TrainedPreprocessing():
         raise ValueError("its layers prepare images themselves: leave out mean, std, channels and white")
     usual, notes = _usual(arrays, trained, weights)
+    usual = in_order(usual, trained.channels or arrays.channels or usual.channels)
     white = arrays.white or usual.white
     if trained.white not in (None, white) and (trained.mean is None or trained.std is None):
         raise ValueError(f"white {trained.white} is not {arrays.layout}'s: give mean and std in that range too")
     preprocessing = Preprocessing(
-        channels=trained.channels or arrays.channels or usual.channels,
+        channels=usual.channels,
         white=trained.white or white,
         mean=trained.mean or arrays.mean or usual.mean,
         std=trained.std or arrays.std or usual.std,
@@ -187,23 +195,23 @@ def _usual(
         note = f"its mean and std are those of {_FEATURES_ONLY}, which also have NaN for a classifier"
         return TORCHVISION_FEATURES, (note,) if None in (trained.mean, trained.std) else ()
     if not _is_told(arrays, trained) and (channels := oxford_channels(weights["conv1_1.weight"])):
+        taken = trained.channels or channels
         note = (
             f"its conv1_1 has the filters of the Oxford group's weights, for {channels.upper()}: it takes "
-            f"{channels.upper()} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
+            f"{taken.upper()} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
         )
-        return OXFORD[channels], (note,) if OXFORD[channels] != usual else ()
-    if arrays.layout != "numpy":
-        return usual, ()
-    if trained.channels is None:
+        return OXFORD[taken], (note,) if OXFORD[taken] != usual else ()
+    if arrays.layout == "numpy" and trained.channels is None:
         raise ValueError(
             "nothing in it tells the order of channels: say --channels bgr, as in Caffe, or --channels rgb"
         )
-    return OXFORD[trained.channels], ()
+    return usual, ()
 
 
 def _is_told(arrays: NamedArrays, trained: TrainedPreprocessing) -> bool:
-    """Return whether the file or an option tells how images are prepared."""
-    return trained != TrainedPreprocessing() or arrays.mean is not None
+    """Return whether the file or an option tells the range of the pixels, which the order of channels does not."""
+    told = (trained.mean, trained.std, trained.white, arrays.mean)
+    return any(one is not None for one in told)
 
 
 def _check_range(preprocessing: Preprocessing, layout: str) -> None:

@@ -230,3 +230,22 @@ def test_the_papers_names_without_a_mean_are_caffes(tmp_path):
     found = import_weights(tmp_path / "vgg_conv.safetensors", tmp_path / "run")
     assert (found.layout, found.network) == ("caffe", "E")
     check_pool5(tmp_path, pool5(net, foreign.caffe_pixels(RGB)))
+
+
+def test_the_librarys_mean_goes_with_its_colour_where_only_the_order_of_channels_is_told(tmp_path):
+    net = foreign.plain("A")
+    file = saved(foreign.state_dict(net, "torchvision"), tmp_path)
+    import_weights(file, tmp_path / "run", trained=TrainedPreprocessing(channels="bgr"))
+    assert np.abs(scores(tmp_path) - foreign.scores(net, foreign.torch_pixels(RGB)[:, ::-1])).max() < 1e-4
+    net = foreign.plain("D", white=255)
+    (tmp_path / "rgb").mkdir()
+    file = tmp_path / "rgb" / "net.caffemodel"
+    file.write_bytes(foreign.caffemodel(net, old=False))
+    import_weights(file, file.parent / "run", trained=TrainedPreprocessing(channels="rgb"))
+    assert np.abs(scores(file.parent) - foreign.scores(net, foreign.rgb_pixels(RGB))).max() < 1e-4
+
+
+def test_the_order_of_channels_alone_does_not_tell_the_range_of_pixels(tmp_path):
+    file = saved(foreign.state_dict(foreign.plain("A", white=255), "torchvision"), tmp_path)
+    with pytest.raises(ValueError, match=r"for pixels in 0\.\.255, as converted from Caffe"):
+        import_weights(file, tmp_path / "run", trained=TrainedPreprocessing(channels="bgr"))

@@ -28,7 +28,7 @@ class TrainedPreprocessing:
     """Three numbers to divide by, such as 1/255,1/255,1/255."""
 
     channels: Channels | None = None
-    """Order of the channels that the network takes."""
+    """Order of the channels that the network takes; the library's mean and std are put into it."""
 
     white: White | None = None
     """Value of a white pixel, the range that mean and std are in."""

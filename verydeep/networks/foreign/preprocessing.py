@@ -9,7 +9,7 @@ by std go into `mean_rgb` and the weights of conv1_1 without any loss but roundi
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float64
@@ -53,6 +53,13 @@ TORCHVISION_FEATURES = Preprocessing(
     channels="rgb", white=1, mean=(0.48235, 0.45882, 0.40784), std=(1 / _WHITE, 1 / _WHITE, 1 / _WHITE)
 )
 """For torchvision's VGG16_Weights.IMAGENET1K_FEATURES, which were trained elsewhere and have NaN for a classifier."""
+
+
+def in_order(preprocessing: Preprocessing, channels: Channels) -> Preprocessing:
+    """Return the same mean and std of each colour for a network that takes the colours in this order."""
+    if channels == preprocessing.channels:
+        return preprocessing
+    return replace(preprocessing, channels=channels, mean=preprocessing.mean[::-1], std=preprocessing.std[::-1])
 
 
 def fold(weights: Mapping[str, Tensor], preprocessing: Preprocessing) -> dict[str, Tensor]:
