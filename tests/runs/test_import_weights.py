@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from verydeep import Recipe, TrainedPreprocessing, evaluate, import_weights, load, train
+from verydeep import Recipe, TakenWeights, TrainedPreprocessing, evaluate, import_weights, load, train
 from verydeep.cli import main
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.features import features
@@ -476,5 +476,8 @@ def test_our_own_weights_have_their_mean(tmp_path):
     for own in (tmp_path / "run", tmp_path / "run" / "model" / "model.safetensors"):
         with pytest.raises(ValueError, match="its mean is part of its weights"):
             import_weights(own, tmp_path / "again", trained=TrainedPreprocessing(channels="bgr"))
+        for taken in (TakenWeights(convolutions_only=True), TakenWeights(crop=CROP), TakenWeights(ema=True)):
+            with pytest.raises(ValueError, match="it is a run, which is imported as a whole: leave out"):
+                import_weights(own, tmp_path / "again", taken=taken)
     with pytest.raises(ValueError, match="run exists: choose another folder"):
         import_weights(tmp_path / "net.pth", tmp_path / "run")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import verydeep.serving
 from verydeep.evaluation.protocols import Method
 from verydeep.images.decode import Refusal
-from verydeep.serving.image_outcomes import ImageAnswer, PagePicture
+from verydeep.serving.image_outcomes import FailedImage, ImageAnswer, PagePicture
 from verydeep.serving.page import FormResult, results
 from verydeep.serving.page_texts import ENGLISH, JAPANESE, texts_for
 from verydeep.serving.refusals import RefusedRequestError
@@ -83,6 +83,13 @@ def test_every_refusal_is_shown_in_words_with_what_the_service_says(texts, code)
     assert texts.refusals[code] in html.unescape(shown)
     assert texts.retry.format(seconds=7) in shown
     assert "in &lt;detail&gt;" in shown
+
+
+@pytest.mark.parametrize("texts", [ENGLISH, JAPANESE], ids=lambda texts: texts.language)
+def test_a_failure_of_the_service_is_not_put_down_to_the_picture(texts):
+    shown = html.unescape(results(texts, FormResult(images=[FailedImage(image="fine.png")])))
+    assert texts.refusals["internal"] in shown
+    assert texts.refusals["unusable_image"] not in shown
 
 
 def test_scores_of_a_classifier_have_no_bars_and_no_maps():

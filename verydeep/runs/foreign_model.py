@@ -162,6 +162,16 @@ def refuse_preprocessing(trained: TrainedPreprocessing) -> None:
         raise ValueError("its mean is part of its weights: leave out mean, std, channels and white")
 
 
+def refuse_parts(taken: TakenWeights) -> None:
+    """Refuse options that take a part of a file of weights, for a run.
+
+    Raises:
+        ValueError: there are some.
+    """
+    if taken != TakenWeights():
+        raise ValueError("it is a run, which is imported as a whole: leave out --convolutions-only, --crop and --ema")
+
+
 def _preprocessing(
     arrays: NamedArrays, trained: TrainedPreprocessing, weights: Mapping[str, Tensor]
 ) -> tuple[Preprocessing | None, tuple[str, ...]]:

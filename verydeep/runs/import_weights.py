@@ -19,12 +19,21 @@ from verydeep.numbers import counted, decimal, number, trimmed
 from verydeep.presentation.terminal import table_with
 from verydeep.runs import model_hub
 from verydeep.runs.files import CONFIG, MODEL, refuse_classifier
-from verydeep.runs.foreign_model import ForeignModel, foreign_model, imported_layers, refuse_preprocessing
+from verydeep.runs.foreign_model import (
+    ForeignModel,
+    foreign_model,
+    imported_layers,
+    refuse_parts,
+    refuse_preprocessing,
+)
 from verydeep.runs.model import files_sha256, load_config, load_model, model_files, save_model, warnings_of
 from verydeep.runs.record import Record, command, has_record, is_finished, versions, write_record
 
 _HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """Files of weights in a folder of the hub; the first that is there is read."""
+
+_BESIDE_CONFIG = (*_HUB_WEIGHTS, f"model{SHARDS_INDEX}")
+"""Files of weights in a folder, beside which a `config.json` tells of them; the first that is there is read."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,9 +111,10 @@ def read_model(
     """
     file = _weights_file(weights)
     config = file.with_name(CONFIG)
-    told = read_json(config, dict[str, Any]) if file.name in _HUB_WEIGHTS and config.is_file() else {}
+    told = read_json(config, dict[str, Any]) if file.name in _BESIDE_CONFIG and config.is_file() else {}
     try:
         if "network" in told:
+            refuse_parts(taken)
             return _own_model(file.parent, network, class_names, trained), (file,)
         arrays = replace(read_weights(file, taken), **timm_config(told))
         found = foreign_model(arrays, network=network, names=class_names, trained=trained, taken=taken)
@@ -139,11 +149,11 @@ def _weights_file(weights: str | Path) -> Path:
             folder = model_files(folder)[CONFIG].parent
     else:
         return Path(weights)
-    for name in (*_HUB_WEIGHTS, f"model{SHARDS_INDEX}"):
+    for name in _BESIDE_CONFIG:
         if (folder / name).is_file():
             return folder / name
     refuse_classifier(folder)
-    raise ValueError(f"{weights} has neither {' nor '.join(_HUB_WEIGHTS)}")
+    raise ValueError(f"{weights} has neither {' nor '.join(_BESIDE_CONFIG)}")
 
 
 def _downloaded(name: str) -> Path:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from verydeep import import_weights, load
+from verydeep import import_weights, load, load_model
 from verydeep.commands.import_weights import import_
 from verydeep.runs.push import _model_card
 from verydeep.runs.record import read_record
@@ -42,6 +42,17 @@ def test_shards_give_the_scores_of_the_whole(folder, named):
     with torch.no_grad():
         found = load(folder / "run")(torch.from_numpy(images)).numpy()
     assert np.abs(found - foreign.scores(foreign.plain("A"), foreign.torch_pixels(images))).max() < 1e-4
+
+
+def test_the_config_beside_an_index_tells_mean_std_and_classes(folder):
+    mean, std, names = (0.5, 0.4, 0.3), (0.5, 0.25, 0.125), [f"bird {number}" for number in range(6)]
+    (folder / "config.json").write_text(json.dumps({"mean": mean, "std": std, "label_names": names}))
+    import_weights(folder, folder / "run")
+    images = foreign.images(64)
+    with torch.no_grad():
+        found = load(folder / "run")(torch.from_numpy(images)).numpy()
+    assert np.abs(found - foreign.scores(foreign.plain("A"), foreign.torch_pixels(images, mean, std))).max() < 1e-4
+    assert load_model(folder / "run").classes == tuple(names)
 
 
 def test_an_index_that_lies_is_refused(folder):

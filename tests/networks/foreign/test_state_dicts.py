@@ -74,6 +74,9 @@ def test_a_head_of_as_many_numbers_as_channels_must_be_told_its_crop(tmp_path):
     file = saved(CONVOLUTIONS | layers, tmp_path)
     with pytest.raises(ValueError, match=r"--crop 32 or --crop 224; for its convolutions alone .* --convolutions-only"):
         import_weights(file, tmp_path / "run")
+    for crop in (0, 31, -64):
+        with pytest.raises(ValueError, match=f"^crop must be 32 pixels or more, not {crop}$"):
+            TakenWeights(crop=crop)
     import_weights(file, tmp_path / "run", taken=TakenWeights(crop=64))
     expected = applied(layers, ["fc"], pool5().mean(axis=(2, 3)), [False])
     assert np.abs(scores(tmp_path) - expected).max() < 1e-4

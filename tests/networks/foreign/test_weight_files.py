@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 from scipy.io import savemat
 
-from verydeep import import_weights, vgg
+from verydeep import TakenWeights, import_weights, vgg
 from verydeep.networks.foreign import reader_process, reader_program
 from verydeep.networks.foreign.recognition import architecture_of
 from verydeep.networks.foreign.weight_files import read_weights
@@ -271,6 +271,12 @@ def test_cells_in_cells_in_cells_end_the_reader_alone(tmp_path):
         size += 8
     (tmp_path / "bomb.mat").write_bytes(MATLAB + b"".join(reversed(levels)))
     refused(tmp_path / "bomb.mat", r"its reader failed \(status -\d+\)|many times as much|cut off or damaged")
+
+
+def test_averaged_weights_are_refused_where_no_file_of_the_kind_has_them(tmp_path):
+    file = tmp_path / "net.caffemodel"
+    file.write_bytes(foreign.caffemodel(foreign.plain("D", white=255), old=False))
+    refused(file, "is of a kind that holds no averaged weights.*leave out --ema", taken=TakenWeights(ema=True))
 
 
 def test_links_to_other_files_are_not_followed(tmp_path):

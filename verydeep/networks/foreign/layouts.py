@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from verydeep.networks.architecture import DOWNSAMPLING
+
 Layout = Literal["verydeep", "torchvision", "timm", "keras", "caffe", "matconvnet", "numpy", "onnx"]
 
 ForeignLayout = Literal["torchvision", "timm"]
@@ -46,3 +48,8 @@ class TakenWeights:
 
     ema: bool = False
     """Take the averaged weights (EMA) of a file that holds both."""
+
+    def __post_init__(self) -> None:
+        """Refuse with a ValueError a crop in which the network has no position."""
+        if self.crop is not None and self.crop < DOWNSAMPLING:
+            raise ValueError(f"crop must be {DOWNSAMPLING} pixels or more, not {self.crop}")

@@ -70,6 +70,8 @@ def read_weights(path: Path, taken: TakenWeights = TakenWeights()) -> NamedArray
         raise ValueError(f"{path} is {_OTHER_KINDS[kind]}")
     if reader is None:
         raise ValueError(f"{path} is not a file of weights: name one that ends in {', '.join(_READERS)}")
+    if taken.ema and reader not in (read_torch, read_safetensors, read_shards):
+        raise ValueError(f"{path} is of a kind that holds no averaged weights (EMA): leave out --ema")
     if not path.stat().st_size:
         raise ValueError(f"{path} is empty: download it again")
     try:
