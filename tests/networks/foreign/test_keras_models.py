@@ -88,6 +88,19 @@ def test_normalisations_are_folded_and_a_sigmoid_is_two_classes(tmp_path):
     assert np.abs(posteriors(tmp_path / "run")[:, 1:] - expected).max() < 1e-4
 
 
+def test_a_normalisation_of_all_of_pool5_is_no_matrix(tmp_path, monkeypatch):
+    """At a crop of 224 it would have 25,088 x 25,088 numbers."""
+    monkeypatch.setattr(torch.Tensor, "diag", None)
+    net, weights, bias = keras.plain(), random(6, 4 * CHANNELS), random(6)
+    gamma, beta, centre, variance = (random(4 * CHANNELS, seed=n) for n in (3, 4, 5, 6))
+    norm = layer("BatchNormalization", "norm", [gamma, beta, centre, 0.5 + variance**2])
+    layers = [INPUT, layer("Rescaling", "rescaling", scale=1 / 255, offset=0.0), keras.base(net, SIDE)]
+    layers += [layer("Flatten"), norm, dense(weights, bias, "dense", "softmax")]
+    import_weights(keras.write(tmp_path / "net.keras", layers), tmp_path / "run")
+    x = (keras.flat(pool5(net, RGB / 255)) - centre) / np.sqrt(0.5 + variance**2 + 1e-3) * gamma + beta
+    assert np.abs(posteriors(tmp_path / "run") - softmax(x @ weights.T + bias)).max() < 1e-4
+
+
 NUMBERS = {"class_name": "__tensor__", "config": {"value": [[-103.939, -116.779, -123.68]]}}
 ELLIPSIS = {"class_name": "__ellipsis__", "config": {}}
 

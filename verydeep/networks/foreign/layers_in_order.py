@@ -133,7 +133,7 @@ def _head(steps: Sequence[LayerStep], channels: int) -> Head | None:
     kinds = [step.kind for step in steps]
     if not {"dense", "scale"} & set(kinds):
         return None
-    pooled, *others = steps
+    pooled, *others = _with_scales_in_layers(steps)
     if pooled.kind not in ("flatten_hwc", "flatten_chw", "mean"):
         raise ValueError(
             f"{pooled.name} is a {pooled.kind} after pool5, where all positions or their mean are expected"
@@ -155,6 +155,23 @@ def _head(steps: Sequence[LayerStep], channels: int) -> Head | None:
         hwc=pooled.kind == "flatten_hwc",
         channels=channels,
     )
+
+
+def _with_scales_in_layers(steps: Sequence[LayerStep]) -> list[LayerStep]:
+    """Return layers without the normalisations that a fully connected one follows, which are part of it then.
+
+    As a matrix, one of all of pool5 at a crop of 224 would have 2.5 GB.
+    """
+    folded: list[LayerStep] = []
+    for step in steps:
+        before = folded[-1] if folded else step
+        if (before.kind, step.kind) == ("scale", "dense") and step.weight.shape[1] == len(before.weight):
+            weight = step.weight.double()
+            bias = weight @ before.bias.double() + step.bias
+            folded[-1] = replace(step, weight=(weight * before.weight).float(), bias=bias.float())
+        else:
+            folded.append(step)
+    return folded
 
 
 def _checked(head: Head, *, hwc: bool, channels: int) -> Head:
