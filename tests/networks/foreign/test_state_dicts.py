@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model
-from verydeep.networks.foreign import first_layer
+from verydeep.networks.foreign import first_layer, state_dict_names
 from verydeep.networks.foreign.first_layer import _OXFORD_FILTERS, _OXFORD_ROWS, oxford_channels
 
 RGB = foreign.images(64)
@@ -67,6 +67,20 @@ def test_other_heads(tmp_path, names, sizes, relus):
     assert np.abs(scores(tmp_path) - expected).max() < 1e-4
     assert found.classes == sizes[-1]
     assert any("ReLUs are assumed" in note for note in found.notes) == any(relus)
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [(("hidden", "classifier"), (CHANNELS, 10)), (("classifier.1", "classifier.4", "classifier.10"), (64, 64, 10))],
+)
+def test_a_head_in_the_order_of_its_names_is_put_in_that_of_its_sizes(tmp_path, names, sizes, monkeypatch):
+    """As a safetensors file has it."""
+    monkeypatch.setattr(state_dict_names, "_LARGEST_STEP", 6)
+    layers = head(4 * CHANNELS, *sizes, names=names)
+    save_file(CONVOLUTIONS | layers, tmp_path / "net.safetensors")
+    import_weights(tmp_path / "net.safetensors", tmp_path / "run")
+    relus = [True] * (len(names) - 1) + [False]
+    assert np.abs(scores(tmp_path) - applied(layers, names, pool5().reshape(len(RGB), -1), relus)).max() < 1e-4
 
 
 def test_a_head_of_as_many_numbers_as_channels_must_be_told_its_crop(tmp_path):
@@ -151,6 +165,11 @@ def test_any_wrapper(tmp_path, path):
         content = {key: content, "epoch": 3}
     import_weights(saved(content, tmp_path), tmp_path / "run")
     assert np.abs(scores(tmp_path) - foreign.scores(PLAIN, foreign.torch_pixels(RGB))).max() < 1e-4
+
+
+def test_a_network_that_is_left_out_beside_the_usual_key_is_named(tmp_path):
+    found = import_weights(saved({"model": STATE, "teacher": STATE}, tmp_path), tmp_path / "run")
+    assert found.notes == ("'model' was taken; 'teacher' was left out: save it alone to take it",)
 
 
 def test_keys_are_named_where_there_are_no_weights(tmp_path):

@@ -58,7 +58,11 @@ def chosen_of(names: tuple[str, ...], *, ema: bool) -> tuple[str, tuple[str, ...
     if len(fitting) > 1:
         raise ValueError(f"it holds several networks, {', '.join(map(repr, fitting))}: save one of them")
     if not others:
-        return fitting[0], ()
+        left = [name for name in names if name not in fitting]
+        named = ", ".join(map(repr, left))
+        return fitting[0], (
+            f"{fitting[0]!r} was taken; {named} was left out: save it alone to take it",
+        ) if left else ()
     kind, way = ("raw", "without --ema they are taken") if fitting == averaged else ("averaged", "--ema takes them")
     return fitting[0], (f"{fitting[0]!r} was taken; {kind} weights are in {', '.join(map(repr, others))}: {way}",)
 

@@ -1,7 +1,8 @@
 """The VGG in a state dict, by the names that libraries and training scripts give to its layers."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, permutations
 
 from torch import Tensor
 
@@ -20,6 +21,9 @@ _FIRST = re.compile(r"(|.*?\.)(features\.0|conv1_1|slice1\.0|0)\.weight")
 
 _LARGEST_STEP = 4
 """Largest difference of the numbers of two layers in a head: normalisation, ReLU and dropout may lie between them."""
+
+_MOST_ORDERED = 5
+"""Fully connected layers that are put in order, by trying all of them."""
 
 _SHOWN = 3
 
@@ -88,7 +92,7 @@ def _with_head(
         return NamedArrays(arrays=layers, layout="torchvision", notes=notes)
     notes = (*notes, *_left_out(left, prefix))
     try:
-        head, assumed = _head([name.rpartition(".")[0] for name in connected], inside)
+        head, assumed = _head(_in_order([name.rpartition(".")[0] for name in connected], inside), inside)
     except ValueError as error:
         return NamedArrays(arrays=layers, layout="torchvision", notes=notes, unread_head=str(error))
     return NamedArrays(arrays=layers, layout="torchvision", notes=(*notes, *assumed), head=head)
@@ -98,6 +102,22 @@ def _left_out(names: list[str], prefix: str) -> tuple[str, ...]:
     what = f"what is under {prefix}" if prefix else "the convolutions"
     few = ", ".join(names[:_SHOWN])
     return (f"ignored everything but {what}: {few} ({number(len(names))} in all)",) if names else ()
+
+
+def _in_order(connected: list[str], entries: Mapping[str, Tensor]) -> list[str]:
+    """Return fully connected layers in the order in which each takes as many numbers as the one before gives.
+
+    safetensors files have them by name. Where no order fits, or several do, that of the file stays.
+    """
+    shapes = {name: entries[f"{name}.weight"].shape for name in connected}
+
+    def fits(names: Sequence[str]) -> bool:
+        return all(shapes[name][0] == shapes[following][1] for name, following in pairwise(names))
+
+    if fits(connected) or len(connected) > _MOST_ORDERED:
+        return connected
+    fitting = [list(names) for names in permutations(connected) if fits(names)]
+    return fitting[0] if len(fitting) == 1 else connected
 
 
 def _head(connected: list[str], entries: Mapping[str, Tensor]) -> tuple[Head, tuple[str, ...]]:
