@@ -248,6 +248,14 @@ def test_predictions_come_while_other_images_wait(model, photos, tmp_path, monke
     assert [json.loads(line)["image"] for line in file.read_text().splitlines()] == list(source.ids)
 
 
+def test_a_file_of_lines_that_cannot_grow_is_named(tmp_path):
+    file = tmp_path / "p.jsonl"
+    file.symlink_to("/dev/full")
+    no_room = pytest.raises(OSError, match=f"^cannot write {file}: No space left on device$")
+    with no_room, prediction_file(file, Prediction, most_classes=1) as write:
+        write(Prediction(image="one.png", classes=(), probabilities=()))
+
+
 def slow_start(folder, worker):
     time.sleep(0.6)
     (folder / str(os.getpid())).touch()

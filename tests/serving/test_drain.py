@@ -180,6 +180,7 @@ def test_the_address_is_told_when_it_is_ready_and_ctrl_c_ends_it_at_once(run, mo
         (("--allow-host", "gpu7.example.org:8000"), "allow_host is a name without a port"),
         (("--scales", "100"), "224"),
         (("--port", "0", "--host", "no.such.host.invalid"), "cannot listen on no.such.host.invalid"),
+        (("--port", "0", "--host", "gpu7..example.org"), "cannot listen on gpu7..example.org"),
     ],
 )
 def test_wrong_use_is_refused_in_one_line(run, capsys, arguments, words):

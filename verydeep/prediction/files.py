@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
+from io import FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -11,6 +12,7 @@ from verydeep.evaluation import predictions
 from verydeep.evaluation.predictions import CLASS, ID, PROBABILITY, as_text, rows_file
 from verydeep.machine import atomic
 from verydeep.machine.documents import json_text
+from verydeep.machine.errors import reason
 from verydeep.presentation.terminal import print_json
 
 if TYPE_CHECKING:
@@ -67,8 +69,8 @@ def prediction_file(
     if str(file) == "-":
         yield lambda prediction: print_json(asdict(prediction))
     elif file.suffix == _LINES:
-        with file.open("w", encoding="utf-8", errors="backslashreplace") as lines:
-            yield lambda prediction: print(json_text(asdict(prediction)), file=lines, flush=True)
+        with file.open("wb", buffering=0) as lines:
+            yield lambda prediction: _add_line(lines, file, prediction)
     else:
         names = [field.name for field in fields(kind)]
         columns: dict[str, type] = {ID: str}
@@ -79,6 +81,17 @@ def prediction_file(
         rest = [name for name in names if name not in _CLASS_COLUMNS and name != "image"]
         with rows_file(file, columns | dict.fromkeys(rest, str)) as add:
             yield lambda prediction: add([_row(prediction, len(columns), rest)])
+
+
+def _add_line(lines: FileIO, file: Path, prediction: "DataclassInstance") -> None:
+    line = json_text(asdict(prediction)).encode(errors="backslashreplace") + b"\n"
+    try:
+        while line:  # a disk that is nearly full takes only a part
+            line = line[lines.write(line) :]
+    except BrokenPipeError:  # its reader has enough
+        raise
+    except OSError as error:
+        raise OSError(f"cannot write {file}: {reason(error)}") from error
 
 
 def _row(prediction: "DataclassInstance", columns: int, rest: Sequence[str]) -> list[str | float | None]:

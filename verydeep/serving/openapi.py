@@ -17,7 +17,7 @@ _ERRORS = {
     "408": "The body did not arrive in time.",
     "413": "The body is too large, or has too many images.",
     "415": "The body is of a type or an encoding that is not accepted.",
-    "422": "No image in it can be used.",
+    "422": "No image in it can be used; in the open inference protocol, one of them cannot.",
     "431": "The request's line and headers are too long.",
     "500": "The service has failed; its log says why.",
     "501": "The body has a Transfer-Encoding other than chunked.",

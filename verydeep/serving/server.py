@@ -57,7 +57,7 @@ def bound_socket(listening: Listening) -> socket.socket:
             bound.close()
             raise
         return bound
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # UnicodeError: of a name with two dots in a row, or one that is too long
         raise OSError(f"cannot listen on {listening.host}, port {listening.port}: {reason(error)}") from error
 
 
