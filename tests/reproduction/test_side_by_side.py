@@ -1,7 +1,9 @@
 """Trainings side by side give the weights of trainings one after the other, after a stop and a lost process too."""
 
+import multiprocessing
 import os
 import re
+import runpy
 import signal
 import threading
 import time
@@ -86,7 +88,7 @@ def test_after_a_lost_process_and_a_signal_they_go_on(one_after_the_other, tmp_p
         os.kill(processes()[0], signal.SIGKILL)
 
     once_there(tmp_path / "A" / "run.json", kill_one)
-    with pytest.raises(LostProcessError, match="died without an error message"):
+    with pytest.raises(LostProcessError, match="a process of --jobs died"):
         side_by_side.side_by_side("train", in_order(tasks(tmp_path, epochs=12)), jobs=2, device=CPU)
     once_there(tmp_path / "C" / "metrics.jsonl", lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(Stopped, match="repeat the command to continue"):
@@ -141,6 +143,16 @@ def test_impossible_numbers_of_jobs_are_refused(jobs, message, tmp_path, monkeyp
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match=message):
         reproduce("digits", out=tmp_path, jobs=jobs)
+
+
+def test_a_script_that_its_own_processes_run_again_is_told_how_to_be_written(tmp_path, monkeypatch):
+    """As a process runs it that has just been started (spawn)."""
+    script = tmp_path / "script.py"
+    script.write_text(f"import verydeep\nverydeep.reproduce('digits', out={str(tmp_path)!r})")
+    monkeypatch.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+    with pytest.raises(SystemExit, match="put the call below if __name__ == '__main__': "):
+        runpy.run_path(str(script), run_name="__mp_main__")
+    assert [*tmp_path.iterdir()] == [script]
 
 
 def test_more_trainings_than_cuda_devices_are_refused(monkeypatch):

@@ -20,6 +20,22 @@ from verydeep.machine.threads import threads_each
 from verydeep.reproduction.task import Task, run_task
 
 
+def refuse_to_begin_again() -> None:
+    """End a process that runs the script of its parent once more, and so would begin the experiment that it is for.
+
+    Python does that in every new process (spawn), before the process can work, with what stands in a script outside of
+    functions.
+
+    Raises:
+        SystemExit: this is such a process; its message says how to write the script.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):  # so multiprocessing itself asks
+        raise SystemExit(
+            "verydeep.reproduce trains in processes of their own, which run the script that calls it once more: put "
+            "the call below if __name__ == '__main__': (or pass jobs=1)"
+        )
+
+
 @contextmanager
 def process_pool(jobs: int, device: torch.device) -> Iterator["ProcessPool"]:
     """Start processes as they are needed, and end them after the block."""
@@ -47,7 +63,7 @@ class ProcessPool:
         """Begin a task when a process is free.
 
         Raises:
-            LostProcessError: a process died without an error message.
+            LostProcessError: a process died.
         """
         with _lost_in_words():
             return self.executor.submit(_run, task)
@@ -56,7 +72,7 @@ class ProcessPool:
         """Wait for a task.
 
         Raises:
-            LostProcessError: a process died without an error message.
+            LostProcessError: a process died.
             Exception: what ended the task.
         """
         with _lost_in_words():
@@ -87,7 +103,7 @@ def _lost_in_words() -> Iterator[None]:
         yield
     except BrokenProcessPool:
         raise LostProcessError(
-            "a process of --jobs died without an error message (if memory ran out, use fewer): what was done is "
+            "a process of --jobs died (if it said nothing, memory may have run out: use fewer): what was done is "
             "saved; repeat the command to continue"
         ) from None
 

@@ -27,6 +27,7 @@ from verydeep.reproduction.limits import ONE_SEED
 from verydeep.reproduction.network_tests import NetworkTests, network_by_network, test_networks
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
+from verydeep.reproduction.process_pool import refuse_to_begin_again
 from verydeep.reproduction.report import write_report
 from verydeep.reproduction.side_by_side import in_order, jobs_to_use, side_by_side
 from verydeep.reproduction.steering import about_steering, open_for_experiment, said_outright
@@ -108,9 +109,10 @@ def reproduce(
         execution: how the steps are computed.
         tolerance: how many images may be unusable.
         jobs: trainings and tests that are done side by side, each in a process of its own with its part of the
-            cores, or with a CUDA device of its own; by default one for each core or device. `ray`: on the machines of
-            the Ray cluster that this one belongs to, which must all see the folders of the images and of the
-            experiment.
+            cores, or with a CUDA device of its own; by default one for each core or device. These processes run a
+            script that calls this once more, so its call has to stand below `if __name__ == "__main__":`, unless jobs
+            is 1. `ray`: on the machines of the Ray cluster that this one belongs to, which must all see the folders of
+            the images and of the experiment.
         command: the command line to record; by default the one that is equivalent to this call.
         language: language of the report, en or ja; figures in JSON are the same in both.
 
@@ -121,6 +123,7 @@ def reproduce(
         ValueError: unusable source or recipe, or `out` contains something other than this experiment.
         Stopped: SIGINT, SIGTERM, SIGHUP or SIGQUIT; what was done is kept.
     """
+    refuse_to_begin_again()
     recipe = recipe or Recipe()
     if recipe.start is not None or recipe.scale != Recipe().scale:
         raise ValueError("reproduce itself decides at which S each network is trained and what it starts from")

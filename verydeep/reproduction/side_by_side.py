@@ -121,7 +121,7 @@ def side_by_side(what: str, tasks: Sequence[Task], *, jobs: int, device: torch.d
 
     Raises:
         Stopped: SIGINT or SIGTERM; every task kept first what it had done.
-        LostProcessError: a process died without an error message; every other task kept first what it had done.
+        LostProcessError: a process died; every other task kept first what it had done.
         Exception: what ended a task; the others kept first what they had done.
     """
     with (
