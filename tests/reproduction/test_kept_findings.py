@@ -1,6 +1,7 @@
 """`verydeep findings FOLDER`: never more than the report itself could decide."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from made_up_grids import ERRORS, made_up
@@ -36,6 +37,18 @@ def test_what_starts_from_an_unfinished_training_is_not_told(tmp_path, of_before
     parts = {part.id: part for part in kept_findings(tmp_path).findings[1].parts}
     assert parts["d_against_b"].unfinished == ("B-256", "D-256")
     assert parts["d_against_b"].networks.verdict == "cannot_be_told"
+
+
+@pytest.mark.parametrize("more", [{"seeds": 3}, {"only": ("A-256", "B-256", "D-256", "E-256")}])
+def test_files_of_two_reports_are_not_taken_for_one(tmp_path, more):
+    """As they are left where a process is killed between writing one and the other."""
+    errors = {**ERRORS, "E-256 dense single": 10.0}
+    made_up(tmp_path, grid=DEPTH, errors=lambda name, _: errors[name])
+    before = (tmp_path / "results.json").read_text()
+    made_up(tmp_path, grid=replace(DEPTH, **more), errors=lambda name, _: errors[name], cut_off=("A-256",))
+    (tmp_path / "results.json").write_text(before)
+    with pytest.raises(ValueError, match=r"outcomes.npz and results.json are not of one report: repeat"):
+        kept_findings(tmp_path)
 
 
 def test_studies_count_it_as_unfinished_too(tmp_path, monkeypatch):

@@ -1,6 +1,6 @@
 """Findings of a reproduction from its kept outcomes, without its runs and its images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from rich.text import Text
 
 from verydeep.machine.documents import read_json
 from verydeep.presentation.terminal import table_with
+from verydeep.reproduction.contrasts import Outcomes, trainings_of
 from verydeep.reproduction.fair_tests import with_descendants
 from verydeep.reproduction.files import OUTCOMES, RESULTS
 from verydeep.reproduction.findings import Finding, findings
@@ -49,6 +50,7 @@ class _Results:
     """Earlier versions listed only trainings that were themselves cut off."""
     recipe: _Recipe = _Recipe()
     trainings: Sequence[_Training] = ()
+    seeds: tuple[int, ...] = ()
     not_told: str = ""
 
 
@@ -62,7 +64,7 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
         margin: as for `findings`; None: that of the report.
 
     Raises:
-        ValueError: a file is missing or damaged, or as `check_margin`.
+        ValueError: a file is missing or damaged, the two are not of the same report, or as `check_margin`.
     """
     outcomes = read_outcomes(folder / OUTCOMES)
     try:
@@ -72,11 +74,24 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
     if results.not_told:
         return KeptFindings(findings=(), beside={}, not_told=results.not_told)
     starts = {one.name: one.start for one in results.trainings}
+    _check_the_same_report(folder, outcomes, starts, results.seeds)
     unfinished = {*results.unfinished, *with_descendants(results.unfinished, starts)}
     margin = results.margin if margin is None else margin
     found = findings(outcomes, guessing=results.guessing, margin=margin, unfinished=unfinished)
     beside = {one.number: beside_verdict(one, init=results.recipe.init, trainings=[*starts]) for one in found}
     return KeptFindings(findings=found, beside=beside, not_told="")
+
+
+def _check_the_same_report(folder: Path, outcomes: Outcomes, trainings: Collection[str], seeds: Sequence[int]) -> None:
+    """Refuse outcomes of more trainings or other seeds than those that results.json tells about.
+
+    Then one of the two files is of an earlier report: the process that wrote the later one was killed in between.
+    """
+    others = {name for test in outcomes for name in trainings_of(test)} - set(trainings)
+    if (trainings and others) or (seeds and {len(wrong) for wrong in outcomes.values()} != {len(seeds)}):
+        raise ValueError(
+            f"{folder / OUTCOMES} and {RESULTS} are not of one report: repeat verydeep reproduce, which writes both"
+        )
 
 
 def findings_table(kept: KeptFindings) -> Table:
