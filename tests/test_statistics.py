@@ -191,6 +191,10 @@ def test_families_are_rejected_as_a_whole_or_in_part(families, rejected):
     assert holm_by_family(families, 0.04) == set(rejected)
 
 
+def test_what_is_not_a_number_rejects_nothing():
+    assert holm_by_family([{"a": math.nan}, {"b": 0.001, "c": math.nan}, {"d": 0.001}], 0.04) == {"b", "d"}
+
+
 @settings(max_examples=200)
 @given(p_values=st.lists(st.floats(0, 0.06), min_size=1, max_size=5))
 def test_within_a_family_no_less_is_rejected_than_by_holm_and_no_more_than_by_hochberg(p_values):

@@ -99,16 +99,17 @@ def holm_by_family(families: Sequence[Mapping[str, float]], level: float) -> set
     Multiparameter Hypothesis Testing and Acceptance Sampling, 1982).
 
     Args:
-        families: p values of the hypotheses of each family, by name; no name in two of them.
+        families: p values of the hypotheses of each family, by name; no name in two of them. One that is not a number
+            rejects nothing.
         level: probability at most of rejecting a true hypothesis, in all families together, under that assumption.
     """
     left, rejected = [family for family in families if family], set[str]()
-    while whole := [family for family in left if max(family.values()) <= level / len(left)]:
+    while whole := [family for family in left if all(p <= level / len(left) for p in family.values())]:
         rejected |= set().union(*whole)
         left = [family for family in left if family not in whole]
     for family in left:
         for rank, name in enumerate(sorted(family, key=lambda name: family[name])):
-            if family[name] > level / len(left) / (len(family) - rank):
+            if not family[name] <= level / len(left) / (len(family) - rank):
                 break
             rejected.add(name)
     return rejected

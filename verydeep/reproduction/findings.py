@@ -144,8 +144,8 @@ def findings(
         claims: the claims that are decided together.
 
     Raises:
-        ValueError: no tests, one whose name is not of this form, tests of different images or seeds, a single image, or
-            as `check_margin`.
+        ValueError: no tests, one whose name is not of this form, tests of different images or seeds, no seed, a single
+            image, or as `check_margin`.
     """
     _check(outcomes, margin)
     trainings = sorted({name for test in outcomes for name in trainings_of(test)})
@@ -199,8 +199,10 @@ def _check(outcomes: Outcomes, margin: float) -> None:
         )
     if not outcomes or len({np.shape(wrong) for wrong in outcomes.values()}) > 1:
         raise ValueError("findings need tests, all of them on the same images and with the same seeds")
-    if len(shape := np.shape(next(iter(outcomes.values())))) != 2 or shape[1] < 2:
-        raise ValueError(f"findings need tests as [seeds, images], of two images or more, not of shape {list(shape)}")
+    if len(shape := np.shape(next(iter(outcomes.values())))) != 2 or shape[0] < 1 or shape[1] < 2:
+        raise ValueError(
+            f"findings need tests as [seeds, images], of a seed and two images or more, not of shape {list(shape)}"
+        )
     check_margin(margin)
 
 
