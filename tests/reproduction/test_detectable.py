@@ -115,6 +115,11 @@ def test_more_of_everything_tells_smaller_differences_and_one_seed_none():
     assert alone["small_filters_help"] < {one.id: one.points[3] for one in every}["small_filters_help"]
 
 
+def test_a_single_image_tells_nothing():
+    """Nor does it divide by nothing, of which NumPy warns."""
+    assert {one.points[3] for one in plan_of(SEVEN, [3], images=1)} == {None}
+
+
 def keep(test, file):
     """Write a test's results."""
     file.parent.mkdir(parents=True, exist_ok=True)

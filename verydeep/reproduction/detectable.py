@@ -120,7 +120,7 @@ def _smallest_difference(
     For errors that are alike, or no larger, it is the smallest margin within which networks that truly err alike are
     told to. None where no difference could be told.
     """
-    if seeds < 2:
+    if seeds < 2 or assumed.images < 2:
         return None
     from scipy.optimize import brentq
     from scipy.special import ndtr
