@@ -2,11 +2,14 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from markdown_it import MarkdownIt
 
 from verydeep.networks.architecture import Architecture
+from verydeep.presentation.pages import render
 from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.reproduction.studies import STUDIES_BY_NAME
 from verydeep.reproduction.study_charts import errors_on_both, norms_of_layers
@@ -219,3 +222,19 @@ def test_errors_are_said_by_the_number_of_images(all_images, gains, told):
     assert f"by {gains} (95% interval" in gained
     assert told in gained
     assert gained.endswith("of these trained networks alone on other images, each by itself.")
+
+
+def test_a_command_of_two_lines_is_code_and_no_heading():
+    values = {
+        "study": STUDIES_BY_NAME["initialisation"],
+        "source": "made up",
+        "shown": SimpleNamespace(label="a picture", caption="what it shows"),
+        "table": initialisation_table(FIRST_WEIGHTS),
+        "command": "verydeep reproduce 'my\n# photos'",
+        "seen": [],
+        "limits": [],
+        "seeds": [0],
+    }
+    shown = MarkdownIt().render(render("reproduction/study.md", values))
+    assert "<pre><code>verydeep reproduce 'my # photos'\n</code></pre>" in shown
+    assert shown.count("<h1>") == 1
