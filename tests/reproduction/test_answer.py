@@ -76,6 +76,13 @@ def test_networks_that_did_not_learn_are_named(tmp_path):
     )
 
 
+def test_a_single_network_that_learned_is_one(tmp_path):
+    grid = Grid(only=("A-256",), tables=(3,))
+    learned = made_up(tmp_path, grid=grid, errors=lambda *_: 30.0)[2]["answer"][0]
+    assert learned.startswith("One network of 11 weight layers learned in 1:00 minutes")
+    assert "normalisation: it errs on 30.0% (A) of 200 test images." in learned
+
+
 def test_the_lead_is_no_surer_than_the_verdict(tmp_path):
     """An interval of one comparison may exclude 0 where the verdict, with all claims counted, is open."""
     grid = Grid(seeds=3, only=("A", "A-LRN", "B", "C-256", "D-256", "E-256"), tables=(3,))

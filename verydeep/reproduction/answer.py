@@ -135,7 +135,8 @@ def _learned(results: GridResults) -> str:
     said = _trained(results, learned=len(learned), networks={one.trainings[0] for one in errors})
     if learned:
         ends = [f"{percent(one.top1_error)}% ({names[one.entry]})" for one in (learned[0], learned[-1])]
-        said += f": they err on {' to '.join(dict.fromkeys(ends))} of {counted(results.best.n, 'test image')}"
+        err = plural("it errs", len(learned), "they err")
+        said += f": {err} on {' to '.join(dict.fromkeys(ends))} of {counted(results.best.n, 'test image')}"
     if failed:
         said += f"; {listed(failed)} {plural('does', len(failed), 'do')} no better than guessing"
     return f"{said}. Always predicting the most frequent class gives an error of {percent(results.guessing)}%."
