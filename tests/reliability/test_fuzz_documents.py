@@ -63,7 +63,8 @@ RESULTS = {
     "margin": 1.0,
     "unfinished": ["D-256"],
     "recipe": {"init": "glorot"},
-    "trainings": [{"name": "A-256", "start": None}, {"name": "B-256", "start": "A-256"}],
+    "trainings": [{"name": "A-256", "start": None}, *({"name": f"{one}-256", "start": "A-256"} for one in "BD")],
+    "seeds": [0, 1],
     "not_told": "",
 }
 BOXES = "file,x0,y0,x1,y1,class\na.png,1,2,3,4,cat\nb.png,1,2,3,4,dog\n"

@@ -81,6 +81,13 @@ def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid
     assert (found["extent"].jobs, found.get("language", "en")) == (3, language)
 
 
+def test_lists_are_written_as_tuples_are(tmp_path):
+    lists, tuples = (
+        Grid(only=kind(["A", "D"]), tables=kind([3, 4]), studies=kind(["images"])) for kind in (list, tuple)
+    )
+    assert asked_for(equivalent_command("digits", tmp_path, lists))["grid"] == tuples
+
+
 def test_a_recipe_without_options_is_kept_as_the_call_in_python(tmp_path):
     names = {one.name for one in dataclasses.fields(Recipe)} - {one.name for one in dataclasses.fields(RecipeChanges)}
     assert set(_NO_OPTIONS) == names

@@ -81,4 +81,4 @@ def _option(field: str, value: object) -> Sequence[str]:
         return [word for study in cast(tuple[str, ...], value) for word in (f"--{name}", study)]
     if isinstance(value, bool):
         return [f"--{name}" if value else f"--no-{name}"]
-    return [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple) else str(value)]
+    return [f"--{name}", ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)]
