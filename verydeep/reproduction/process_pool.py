@@ -15,6 +15,7 @@ from queue import Empty
 
 import torch
 
+from verydeep.machine.orphans import end_with_parent
 from verydeep.machine.processes import LostProcessError
 from verydeep.machine.threads import threads_each
 from verydeep.reproduction.task import Task, run_task
@@ -124,9 +125,11 @@ class _Lines(TextIOBase):
 def _begin(jobs: int, threads: int, device: str, devices: "Queue[int]", lines: "Queue[str]") -> None:
     """Prepare a process: its threads, its device, and the way of its lines to the first process.
 
-    Ctrl-C reaches the whole process group; the first process asks the others to stop.
+    Ctrl-C reaches the whole process group; the first process asks the others to stop. If that one is killed, they stop
+    by themselves.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    end_with_parent()
     lines.cancel_join_thread()
     sys.stderr = _Lines(lines)
     torch.set_num_threads(threads)
