@@ -224,6 +224,13 @@ def test_errors_are_said_by_the_number_of_images(all_images, gains, told):
     assert gained.endswith("of these trained networks alone on other images, each by itself.")
 
 
+def test_one_number_of_images_tells_nothing_of_more_images():
+    """As where a class has so few that an eighth of them is as many."""
+    said = images_seen([run("A-256-1-in-8", 20), run("A-256", 20), run("D-256-1-in-8", 5), run("D-256", 5)], 10)
+    assert "-15.00 at 1,000" in said[2]
+    assert [sentence for sentence in said if "fewest" in sentence] == []
+
+
 def test_a_command_of_two_lines_is_code_and_no_heading():
     values = {
         "study": STUDIES_BY_NAME["initialisation"],

@@ -117,7 +117,8 @@ def _d_against_a(runs: Sequence[StudyRun], means: Mapping[str, Mapping[int, floa
         {run.training.network: run.training.name for run in runs if run.images == count}
         for count in (counts[0], counts[-1])
     )
-    gained = difference_of_tests(runs, {many["A"]: 1.0, many["D"]: -1.0, few["A"]: -1.0, few["D"]: 1.0})
+    weights = {many["A"]: 1.0, many["D"]: -1.0, few["A"]: -1.0, few["D"]: 1.0}
+    gained = difference_of_tests(runs, weights) if len(counts) > 1 else None
     steps = ", ".join(f"{points(means['D'][one] - means['A'][one], FINE)} at {number(one)}" for one in counts)
     images = next(run.test.n for run in runs if run.test is not None)
     return [
