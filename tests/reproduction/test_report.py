@@ -14,6 +14,7 @@ from markdown_it import MarkdownIt
 from verydeep.commands.reproduce import _next, _Results
 from verydeep.networks.architecture import Architecture
 from verydeep.networks.vgg import VGG
+from verydeep.presentation.pages import _environment
 from verydeep.reproduction.claims import CLAIMS, GAINS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.study_differences import difference_of_tests
@@ -147,6 +148,17 @@ def test_memory_that_is_not_known_is_a_dash(tmp_path):
     for costs in (html_table(page, "Abacus, 2 threads."), markdown_table(markdown, "Cost")[0]):
         assert [row[-3] for row in costs] == ["–", "2.0"]
     assert [one["seeds"][0]["peak_memory_bytes"] for one in results["trainings"]] == [None, 2_000_000_000]
+
+
+@pytest.mark.parametrize("measured", [False, True])
+@pytest.mark.parametrize(("threads", "said"), [("1", "Abacus, 1 thread. "), ("2", "Abacus, 2 threads. ")])
+def test_costs_are_of_so_many_threads_and_memory_is_told_of_where_it_has_a_column(threads, said, measured):
+    results = {"versions": {"machine": "Abacus", "threads": threads}, "seeds": (0, 1), "memory_measured": measured}
+    for language, memory in (("en", "memory"), ("ja", "メモリ")):
+        environment = _environment(language, listed=str, unfinished_because=str)
+        notes = environment.get_template("reproduction/notes.html.jinja").module
+        assert (memory in notes.costs(results)) is measured
+        assert language == "ja" or notes.costs(results).strip().startswith(said)
 
 
 def test_others_results_on_imagenet_are_there_and_said_to_be_no_measure(small):
