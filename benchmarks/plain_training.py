@@ -26,5 +26,6 @@ def in_vain(loss: float, *, passed: float, classes: int) -> bool:
     A loss that is not finite is taken for chance. One that is well above chance may be on its way down from the first
     steps, and is not.
     """
-    near = abs(loss / math.log(classes) - 1) <= NEAR_CHANCE
+    chance = math.log(classes)
+    near = abs(loss - chance) <= NEAR_CHANCE * chance
     return passed >= PATIENCE and (near or not math.isfinite(loss))

@@ -142,11 +142,11 @@ def train(
             waited += time.perf_counter() - ready
             passed = (time.perf_counter() - began) / seconds
             vain = bool(last) and not trial and in_vain(fmean(last), passed=passed, classes=classes)
-            if passed >= 1 or vain:
+            if last and (passed >= 1 or vain):
                 losses = [fmean(epoch) for epoch in epochs if epoch]
                 waiting = waited / (time.perf_counter() - began)
-                come = {"steps": sum(map(len, epochs)), "losses": losses, "last_loss": fmean(last)}
-                return {**come, "used": passed, "waiting": waiting, "in_vain": vain}
+                course = {"steps": sum(map(len, epochs)), "losses": losses, "last_loss": fmean(last)}
+                return {**course, "used": passed, "waiting": waiting, "in_vain": vain}
             for group in optimiser.param_groups:
                 group["lr"] = rate * 0.1 ** int(DROPS * passed)
             optimiser.zero_grad()

@@ -55,6 +55,7 @@ def labelled(photographs):
     return photographs
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="asks which cores the process may use")
 @pytest.mark.parametrize(("more", "tested"), [("", True), ("--trial", False)])
 def test_torchvisions_recipe_trains_and_tests_once_unless_it_is_a_trial(more, tested, labelled, monkeypatch, capsys):
     options = f"{labelled} --crop 32 --width 0.02 --minutes 0.02 {more}".split()

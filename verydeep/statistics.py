@@ -3,6 +3,7 @@
 Errors are in percent and their differences in percentage points.
 """
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -108,7 +109,7 @@ def holm_by_family(families: Sequence[Mapping[str, float]], level: float) -> set
         rejected |= set().union(*whole)
         left = [family for family in left if family not in whole]
     for family in left:
-        for rank, name in enumerate(sorted(family, key=lambda name: family[name])):
+        for rank, name in enumerate(sorted(family, key=lambda name: (math.isnan(family[name]), family[name]))):
             if not family[name] <= level / len(left) / (len(family) - rank):
                 break
             rejected.add(name)

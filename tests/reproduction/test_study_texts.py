@@ -227,6 +227,7 @@ def test_errors_are_said_by_the_number_of_images(all_images, gains, told):
 def test_one_number_of_images_tells_nothing_of_more_images():
     """As where a class has so few that an eighth of them is as many."""
     said = images_seen([run("A-256-1-in-8", 20), run("A-256", 20), run("D-256-1-in-8", 5), run("D-256", 5)], 10)
+    assert said[0] == "A: with 1,000 training images the test error is 20.0%."
     assert "-15.00 at 1,000" in said[2]
     assert [sentence for sentence in said if "fewest" in sentence] == []
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -102,6 +103,7 @@ def test_the_working_folder_is_not_replaced(tmp_path, monkeypatch):
     [
         ("mounted", "mounted is a folder of the system and would be replaced: name a folder inside"),
         ("locked/new", "nothing can be written in .*/locked, where .*new would be made anew"),
+        ("file/new", "file is a file, in which .*new cannot be made"),
         ("locked/there", "nothing can be written in .*/locked, where .*there would be made anew"),
     ],
 )
@@ -109,8 +111,9 @@ def test_a_folder_that_cannot_be_made_anew_is_refused_before_any_work(tmp_path, 
     """As a volume of a container is: what was computed would be lost in the end."""
     (tmp_path / "mounted").mkdir()
     (tmp_path / "locked" / "there").mkdir(parents=True)
+    (tmp_path / "file").touch()
     monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "mounted")
-    monkeypatch.setattr("os.access", lambda path, _: Path(path).name != "locked")
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != "locked" or not mode & os.W_OK)
     with pytest.raises(OSError, match=told):
         verydeep.transfer([tmp_path / "no run"], data="nowhere", out=tmp_path / place)
 

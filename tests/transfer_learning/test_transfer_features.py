@@ -17,6 +17,7 @@ from several_commands import status_of as run
 from shard_files import write_shard
 
 from verydeep.descriptors import chunks, files
+from verydeep.descriptors.features import _too_large
 from verydeep.exported_networks import run_or_file
 from verydeep.exported_networks.exported import write_exported
 from verydeep.images.open import open_for_testing
@@ -210,12 +211,18 @@ def test_an_image_that_still_cannot_be_read_is_not_a_reason_to_compute_again(mad
 def test_images_that_there_was_no_memory_for_are_computed_when_there_is_some(made):
     """As on a device that another process had filled; how much it has is not what kept features are known by."""
     with made.patch.context() as patch:
-        patch.setattr("verydeep.descriptors.extraction.MOST_PIXELS", 37 * 40)  # images are 37 x 41
-        for compute in (files.extract, None):  # the second time nothing is left to compute
+        for most, compute in ((40, files.extract), (40, None), (39, None)):  # later there is nothing to compute again
+            patch.setattr("verydeep.descriptors.extraction.MOST_PIXELS", 37 * most)  # images are 37 x 41
             patch.setattr(files, "extract", compute)
             with pytest.raises(TooManyBadImagesError, match="more than the 1,480 that are computed at once"):
                 transfer(made.run, data=made.photos, options=FEW)
     assert transfer(made.run, data=made.photos, options=FEW).n == 10
+
+
+@pytest.mark.parametrize(("most", "usable"), [(41 * 37 - 1, False), (41 * 37, True)])
+def test_features_that_were_kept_without_an_image_are_computed_again_if_it_fits(most, usable):
+    refusal = _too_large("a.bmp", torch.zeros(3, 37, 41), 1480)
+    assert transfer_features._usable_now([], {"a.bmp": f"{refusal.kind} ({refusal.detail})"}, most) == usable
 
 
 def test_shards_of_another_name_are_described_under_it(made):

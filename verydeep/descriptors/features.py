@@ -1,6 +1,7 @@
 """Activations of layers as descriptors of images (appendix B): averaged over space, mirror image and scales."""
 
 import itertools
+import re
 from collections.abc import Collection, Generator, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -29,8 +30,8 @@ from verydeep.numbers import number
 from verydeep.prediction.pieces import Decoder
 from verydeep.runs.model import Model
 
-_AT_ONCE = "that are computed at once: take smaller scales"
-"""End of the refusal of an image that there is no memory for."""
+_TOO_LARGE = re.compile(r"(\d+) x (\d+) pixels when rescaled, more than the .* that are computed at once")
+"""Refusal of an image that there is no memory for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,11 +175,8 @@ def _too_large(name: str, image: Tensor, most: int) -> UnusableImageError:
     """Return why an image is refused: activations are those of whole images, never of tiles."""
     height, width = image.shape[1:]
     size = f"{width} x {height} pixels when rescaled"
-    return UnusableImageError(name, "too large", f"{size}, {_more_than(most)}")
-
-
-def _more_than(most: int) -> str:
-    return f"more than the {number(most)} {_AT_ONCE}"
+    detail = f"{size}, more than the {number(most)} that are computed at once: take smaller scales"
+    return UnusableImageError(name, "too large", detail)
 
 
 def may_be_usable_now(extraction: Extraction, refusal: UnusableImageError, indices: range) -> bool:
@@ -188,7 +186,13 @@ def may_be_usable_now(extraction: Extraction, refusal: UnusableImageError, indic
     """
     if refusal.kind == "unreadable":
         return can_be_read(extraction.source, {refusal.name}, indices)
-    return refusal.detail.endswith(_AT_ONCE) and not refusal.detail.endswith(_more_than(extraction.most_pixels))
+    return has_room_now(refusal.detail, extraction.most_pixels)
+
+
+def has_room_now(refusal: str, most_pixels: int) -> bool:
+    """Return whether an image was refused as larger than what was computed at once, and is no larger than this now."""
+    refused = _TOO_LARGE.search(refusal)
+    return refused is not None and int(refused[1]) * int(refused[2]) <= most_pixels
 
 
 def can_be_read(source: Source, names: Collection[str], indices: range) -> bool:

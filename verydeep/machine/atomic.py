@@ -92,13 +92,13 @@ def append_json(path: Path, value: Any) -> None:
             if file.read(1) != b"\n":
                 data = b"\n" + data
         try:
-            _write_all(file, data)
+            write_all(file, data)
         except OSError as error:
             raise OSError(f"cannot add {counted(len(data), 'byte')} to {path}: {reason(error)}") from error
 
 
 def check_new_folder(path: Path) -> None:
-    """Check, before any work, that `new_folder` will find nothing at a path that it must not replace.
+    """Check, before any work, that `new_folder` can make a folder at a path, and replaces nothing that it must not.
 
     Raises:
         OSError: `path` is a file or a folder of the system, or nothing can be written in the folder that it is in.
@@ -106,7 +106,9 @@ def check_new_folder(path: Path) -> None:
     place = followed(path)
     _refuse_to_replace(place)
     above = next(folder for folder in place.parents if folder.exists())
-    if not os.access(above, os.W_OK):
+    if not above.is_dir():
+        raise NotADirectoryError(f"{above} is a file, in which {path} cannot be made: name another folder")
+    if not os.access(above, os.W_OK | os.X_OK):
         raise OSError(f"nothing can be written in {above}, where {path} would be made anew: name another folder")
 
 
@@ -221,10 +223,10 @@ def _write_into(path: Path, data: bytes) -> None:
     opened = _standard_stream(os.stat(path))
     descriptor = os.dup(opened) if opened is not None else os.open(path, os.O_WRONLY)
     with open(descriptor, "wb", buffering=0) as stream:
-        _write_all(stream, data)
+        write_all(stream, data)
 
 
-def _write_all(stream: FileIO, data: bytes) -> None:
+def write_all(stream: FileIO, data: bytes) -> None:
     """Write all bytes to an unbuffered stream, which may take only some at once, as a disk that is nearly full does."""
     view = memoryview(data)
     while view:

@@ -86,8 +86,7 @@ def prediction_file(
 def _add_line(lines: FileIO, file: Path, prediction: "DataclassInstance") -> None:
     line = json_text(asdict(prediction)).encode(errors="backslashreplace") + b"\n"
     try:
-        while line:  # a disk that is nearly full takes only a part
-            line = line[lines.write(line) :]
+        atomic.write_all(lines, line)
     except BrokenPipeError:  # its reader has enough
         raise
     except OSError as error:

@@ -83,7 +83,7 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
 
 
 def _check_the_same_report(folder: Path, outcomes: Outcomes, trainings: Collection[str], seeds: Sequence[int]) -> None:
-    """Refuse outcomes of more trainings or other seeds than those that results.json tells about.
+    """Refuse outcomes of more trainings, or another number of seeds, than results.json tells about.
 
     Then one of the two files is of an earlier report: the process that wrote the later one was killed in between.
     """

@@ -102,6 +102,8 @@ def images_seen(runs: Sequence[StudyRun], classes: int) -> list[str]:
     sentences = [
         f"{network}: from {number(min(errors))} to {number(max(errors))} training images the test error goes from "
         f"{percent(errors[min(errors)])} to {percent(errors[max(errors)])}%."
+        if len(errors) > 1
+        else f"{network}: with {number(min(errors))} training images the test error is {percent(errors[min(errors)])}%."
         for network, errors in means.items()
         if errors
     ]

@@ -29,6 +29,7 @@ from verydeep.runs.model import TEST_SCALE, Model
 
 _SCHEME: Literal["glorot"] = "glorot"
 _FEATURES_ONLY = "torchvision's weights for features only"
+_FEATURES_PREPROCESSING = (TORCHVISION_FEATURES, in_order(TORCHVISION_FEATURES, "bgr"))
 _MOST_BATCHES = 2**53
 """Whole numbers up to this one are exact as fractions."""
 
@@ -78,7 +79,7 @@ def foreign_model(
     if random:
         weights |= _first_weights(net, random)
     net.load_state_dict(weights, assign=True)
-    if preprocessing not in (None, TORCHVISION_FEATURES) and not _is_told(arrays, trained):
+    if preprocessing not in (None, *_FEATURES_PREPROCESSING) and not _is_told(arrays, trained):
         check_variation(net.eval(), preprocessing.white, head=not random)
     if random and names is None:
         classes = numbered_classes(architecture.classes)
@@ -206,9 +207,10 @@ def _usual(
         return TORCHVISION_FEATURES, (note,) if None in (trained.mean, trained.std) else ()
     if not _is_told(arrays, trained) and (channels := oxford_channels(weights["conv1_1.weight"])):
         taken = trained.channels or channels
+        says = ", as channels says," if trained.channels else ""
         note = (
             f"its conv1_1 has the filters of the Oxford group's weights, for {channels.upper()}: it takes "
-            f"{taken.upper()} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
+            f"{taken.upper()}{says} in 0..255 minus ILSVRC's mean, not what {arrays.layout} publishes"
         )
         return OXFORD[taken], (note,) if OXFORD[taken] != usual else ()
     if arrays.layout == "numpy" and trained.channels is None:

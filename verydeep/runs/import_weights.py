@@ -153,7 +153,8 @@ def _weights_file(weights: str | Path) -> Path:
         if (folder / name).is_file():
             return folder / name
     refuse_classifier(folder)
-    raise ValueError(f"{weights} has neither {' nor '.join(_BESIDE_CONFIG)}")
+    looked_for = _BESIDE_CONFIG if Path(weights).is_dir() else _HUB_WEIGHTS
+    raise ValueError(f"{weights} has neither {' nor '.join(looked_for)}")
 
 
 def _downloaded(name: str) -> Path:

@@ -93,11 +93,14 @@ def test_a_normalisation_of_all_of_pool5_is_no_matrix(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "diag", None)
     net, weights, bias = keras.plain(), random(6, 4 * CHANNELS), random(6)
     gamma, beta, centre, variance = (random(4 * CHANNELS, seed=n) for n in (3, 4, 5, 6))
-    norm = layer("BatchNormalization", "norm", [gamma, beta, centre, 0.5 + variance**2])
+    arrays = [gamma, beta, centre, 0.5 + variance**2]
+    norms = [layer("BatchNormalization", name, arrays) for name in ("norm", "norm_1")]
     layers = [INPUT, layer("Rescaling", "rescaling", scale=1 / 255, offset=0.0), keras.base(net, SIDE)]
-    layers += [layer("Flatten"), norm, dense(weights, bias, "dense", "softmax")]
+    layers += [layer("Flatten"), *norms, dense(weights, bias, "dense", "softmax")]
     import_weights(keras.write(tmp_path / "net.keras", layers), tmp_path / "run")
-    x = (keras.flat(pool5(net, RGB / 255)) - centre) / np.sqrt(0.5 + variance**2 + 1e-3) * gamma + beta
+    x = keras.flat(pool5(net, RGB / 255))
+    for _ in norms:
+        x = (x - centre) / np.sqrt(0.5 + variance**2 + 1e-3) * gamma + beta
     assert np.abs(posteriors(tmp_path / "run") - softmax(x @ weights.T + bias)).max() < 1e-4
 
 

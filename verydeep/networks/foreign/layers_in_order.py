@@ -164,13 +164,15 @@ def _with_scales_in_layers(steps: Sequence[LayerStep]) -> list[LayerStep]:
     """
     folded: list[LayerStep] = []
     for step in steps:
-        before = folded[-1] if folded else step
-        if (before.kind, step.kind) == ("scale", "dense") and step.weight.shape[1] == len(before.weight):
+        while folded and step.kind == "dense" and folded[-1].kind == "scale":
+            before = folded[-1]
+            if step.weight.shape[1] != len(before.weight):
+                break
             weight = step.weight.double()
             bias = weight @ before.bias.double() + step.bias
-            folded[-1] = replace(step, weight=(weight * before.weight).float(), bias=bias.float())
-        else:
-            folded.append(step)
+            step = replace(step, weight=(weight * before.weight).float(), bias=bias.float())
+            folded.pop()
+        folded.append(step)
     return folded
 
 
