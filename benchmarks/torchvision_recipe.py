@@ -142,7 +142,7 @@ def train(
             waited += time.perf_counter() - ready
             passed = (time.perf_counter() - began) / seconds
             vain = bool(last) and not trial and in_vain(fmean(last), passed=passed, classes=classes)
-            if last and (passed >= 1 or vain):
+            if vain or (last and passed >= 1):
                 losses = [fmean(epoch) for epoch in epochs if epoch]
                 waiting = waited / (time.perf_counter() - began)
                 course = {"steps": sum(map(len, epochs)), "losses": losses, "last_loss": fmean(last)}

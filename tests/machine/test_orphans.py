@@ -34,9 +34,9 @@ def work(folder):
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     multiprocessing.get_context("spawn").Process(target=work, args=(folder,)).start()
-    for _ in range(6000):
-        if not (folder / "child").exists():
-            time.sleep(0.01)
+    until = time.monotonic() + 60
+    while not (folder / "child").exists() and time.monotonic() < until:
+        time.sleep(0.01)
     time.sleep(0.1)
     assert not (folder / "saved").exists()
     os.kill(os.getpid(), signal.SIGKILL)

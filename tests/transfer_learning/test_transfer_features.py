@@ -17,7 +17,7 @@ from several_commands import status_of as run
 from shard_files import write_shard
 
 from verydeep.descriptors import chunks, files
-from verydeep.descriptors.features import _too_large
+from verydeep.descriptors.features import _too_large, any_usable_now
 from verydeep.exported_networks import run_or_file
 from verydeep.exported_networks.exported import write_exported
 from verydeep.images.open import open_for_testing
@@ -222,7 +222,7 @@ def test_images_that_there_was_no_memory_for_are_computed_when_there_is_some(mad
 @pytest.mark.parametrize(("most", "usable"), [(41 * 37 - 1, False), (41 * 37, True)])
 def test_features_that_were_kept_without_an_image_are_computed_again_if_it_fits(most, usable):
     refusal = _too_large("a.bmp", torch.zeros(3, 37, 41), 1480)
-    assert transfer_features._usable_now([], {"a.bmp": f"{refusal.kind} ({refusal.detail})"}, most) == usable
+    assert any_usable_now([], {"a.bmp": refusal.reason}, range(0), most_pixels=most) == usable
 
 
 def test_shards_of_another_name_are_described_under_it(made):

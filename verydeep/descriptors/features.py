@@ -2,7 +2,7 @@
 
 import itertools
 import re
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,29 +179,30 @@ def _too_large(name: str, image: Tensor, most: int) -> UnusableImageError:
     return UnusableImageError(name, "too large", detail)
 
 
-def may_be_usable_now(extraction: Extraction, refusal: UnusableImageError, indices: range) -> bool:
-    """Return whether an image that was refused, one of these, may be used now: it was away, or there was less memory.
+def any_usable_now(source: Source, unusable: Mapping[str, str], indices: range, *, most_pixels: int) -> bool:
+    """Return whether an image that was left out may be used now: it was away, or there was less memory.
 
     A device has more of it when other processes need less.
+
+    Args:
+        source: where the images come from.
+        unusable: names of the images that were left out, each with the reason.
+        indices: where in the source they are to be looked for.
+        most_pixels: pixels of an image that can be computed at once now.
     """
-    if refusal.kind == "unreadable":
-        return can_be_read(extraction.source, {refusal.name}, indices)
-    return has_room_now(refusal.detail, extraction.most_pixels)
-
-
-def has_room_now(refusal: str, most_pixels: int) -> bool:
-    """Return whether an image was refused as larger than what was computed at once, and is no larger than this now."""
-    refused = _TOO_LARGE.search(refusal)
-    return refused is not None and int(refused[1]) * int(refused[2]) <= most_pixels
-
-
-def can_be_read(source: Source, names: Collection[str], indices: range) -> bool:
-    """Return whether one of the images with these names, which are among those with these indices, can be read."""
-    for index in (index for index in indices if source.ids[index] in names):
+    if any(_fits(reason, most_pixels) for reason in unusable.values()):
+        return True
+    away = {name for name, reason in unusable.items() if reason.startswith("unreadable")}
+    for index in (index for index in indices if source.ids[index] in away):
         with suppress(UnusableImageError):
             source[index]
             return True
     return False
+
+
+def _fits(reason: str, most_pixels: int) -> bool:
+    refused = _TOO_LARGE.search(reason)
+    return refused is not None and int(refused[1]) * int(refused[2]) <= most_pixels
 
 
 def _centre_crop(image: Tensor, crop: int) -> Tensor:

@@ -15,7 +15,7 @@ from rich.table import Table
 from verydeep.descriptors import chunks, file_formats
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.extraction import Extraction, Images, checked_extraction
-from verydeep.descriptors.features import Chunk, extract, may_be_usable_now
+from verydeep.descriptors.features import Chunk, any_usable_now, extract
 from verydeep.exported_networks.run_or_file import precision_of
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import contents_digests, digest, unchanged
@@ -207,7 +207,9 @@ def _pending(job: _ExtractionJob) -> tuple[list[Path], int]:
             pending.append(chunk_file)
             continue
         indices, refusals = chunks.read(chunk_file)
-        if any(may_be_usable_now(job.extraction, refusal, job.chunks[chunk_file]) for refusal in refusals):
+        unusable = {refusal.name: refusal.reason for refusal in refusals}
+        most_pixels = job.extraction.most_pixels
+        if any_usable_now(job.extraction.source, unusable, job.chunks[chunk_file], most_pixels=most_pixels):
             pending.append(chunk_file)
             continue
         job.quarantine.settle(refusals)

@@ -1,6 +1,6 @@
 """Descriptors of a source's images for an SVM: networks' features, which are cached, and plain pixels."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from verydeep.descriptors.descriptor import PENULTIMATE
 from verydeep.descriptors.extraction import Extraction
-from verydeep.descriptors.features import can_be_read, has_room_now
+from verydeep.descriptors.features import any_usable_now
 from verydeep.descriptors.files import write_features
 from verydeep.exported_networks.run_or_file import precision_of
 from verydeep.images.decode import UnusableImageError, decode
@@ -113,7 +113,8 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
     """
     extraction, file = network.extraction, network.file
     cached = _kept(file)
-    if cached is None or _usable_now(source, cached.unusable, extraction.most_pixels):
+    every, most_pixels = range(len(source)), extraction.most_pixels
+    if cached is None or any_usable_now(source, cached.unusable, every, most_pixels=most_pixels):
         with _errors_about_the_folder(file.parent):
             file.parent.mkdir(parents=True, exist_ok=True)
             for place in (file, _digest_file(file)):
@@ -133,14 +134,6 @@ def network_features(network: DescribingNetwork, source: Source, decoder: Decode
     # More may have been tolerated when it was written.
     Quarantine(len(source), extraction.tolerance, split="all").add_known(cached.unusable)
     return cached
-
-
-def _usable_now(source: Source, unusable: Mapping[str, str], most_pixels: int) -> bool:
-    """Return whether an image that was away, or too large for memory, when features were kept may be used now."""
-    if any(has_room_now(why, most_pixels) for why in unusable.values()):
-        return True
-    names = {name for name, why in unusable.items() if why.startswith("unreadable")}
-    return can_be_read(source, names, range(len(source)))
 
 
 @contextmanager
