@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from verydeep.evaluation.predictions import rows_file
 from verydeep.machine.atomic import append_json, locate, new_files, new_folder, put_back, write_bytes, write_json
 
 
@@ -173,6 +174,22 @@ def test_a_line_of_which_a_part_fits_is_an_error(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     append_json(tmp_path / "lines", {"loss": 2.5})
     assert (tmp_path / "lines").read_text().splitlines()[1:] == ['{"loss": 2.5}']
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_a_file_that_a_library_writes_is_named_where_there_is_no_room(tmp_path, ending):
+    file = tmp_path / f"predictions.{ending}"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with (
+            pytest.raises(OSError, match=rf"^cannot write .*/predictions.{ending}: .*File too large"),
+            rows_file(file, {"id": str}) as add,
+        ):
+            add([[f"{number}.png"] for number in range(10_000)])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

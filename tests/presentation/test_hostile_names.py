@@ -46,6 +46,13 @@ def test_names_are_shown_escaped_wherever_they_stand(capsys, name, shown):
     assert captured.err.count(shown) >= 2
 
 
+def test_a_line_stays_one_line(capsys):
+    with reporting("images", 2) as report:
+        report.say("left out image a\nb.png: it is damaged")
+    say("left out image a\nb.png: it is damaged")
+    assert capsys.readouterr().err == "left out image a\\nb.png: it is damaged\n" * 2
+
+
 def test_json_on_a_terminal_is_the_same_json(capsys, tmp_path):
     figures = {name: [name, "Müller"] for name in HOSTILE}
     show(figures, Path("-"))

@@ -25,6 +25,9 @@ _ABANDONED_SECONDS = 3600
 """Age of a file that a process was writing, and that nobody writes any more. Its number tells nothing of a process in
 another container or on another host that shares the folder."""
 
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""Errors of a place that holds no more; the system names no file with them."""
+
 _NOT_SYNCED = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
 """Errors that say that a folder cannot be synced at all, not that something in it was lost."""
 
@@ -180,6 +183,10 @@ def new_files(path: Path) -> Iterator[Path]:
             _sync(file)
         for file in sorted(aside.iterdir(), key=lambda file: (file.name != path.name, file.name)):
             file.replace(followed(path.with_name(file.name)))
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(f"cannot write {path}: {reason(error)}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     _sync(place.parent)

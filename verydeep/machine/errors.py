@@ -17,10 +17,15 @@ def escaped(text: str) -> str:
     return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+def escaped_line(text: str) -> str:
+    """Return a text, escaped, on one line, even if a name in it has line feeds."""
+    return escaped(text).replace("\n", "\\n")
+
+
 def say(line: str) -> None:
     """Print a line to standard error, control characters escaped; if nobody reads it any more, work goes on."""
     try:
-        print(escaped(line), file=sys.stderr, flush=True)
+        print(escaped_line(line), file=sys.stderr, flush=True)
     except BrokenPipeError:
         silence(sys.stderr)
 

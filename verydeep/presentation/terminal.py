@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from verydeep.machine.documents import json_text
-from verydeep.machine.errors import escaped, say
+from verydeep.machine.errors import escaped, escaped_line, say
 from verydeep.machine.standard_streams import silence
 from verydeep.machine.torchrun import rank_of_environment
 from verydeep.numbers import duration
@@ -102,7 +102,7 @@ def show_report(page: Path, file: Path | None) -> None:
     if str(file) == "-":
         say(line)
     else:
-        print(escaped(line))
+        print(escaped_line(line))
 
 
 def say_next(written: Iterable[Path | str], *command: Path | str) -> None:
@@ -190,7 +190,7 @@ class Reporter:
 
     def say(self, text: str) -> None:
         """Print a line of text above the bar."""
-        self._console.print(escaped(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self._console.print(escaped_line(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def say_all(self, lines: Iterable[str]) -> None:
         """Print several lines of text above the bar."""
