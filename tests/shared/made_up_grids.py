@@ -104,7 +104,7 @@ def made_up(
                 classes=classes,
                 initialisation="made up",
                 command=command,
-                versions={"verydeep": "9.9.9", "machine": "Abacus", "threads": "2"},
+                versions={"verydeep": "9.9.9", "machine": "Linux", "processor": "Abacus", "threads": "2"},
             )
             write_record(folders[seed] / training.name, record)
             for epoch in (1, 2):

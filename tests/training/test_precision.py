@@ -1,6 +1,8 @@
 """bfloat16 on CPUs: when `auto` takes it, that a run keeps to it, and what it computes."""
 
 from collections import Counter
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -86,6 +88,26 @@ def test_without_onednn_auto_takes_float32(job, cpu, monkeypatch):
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     assert precision.with_precision(job(), small_net()).execution.precision == "fp32"
     assert inspection._instruction_sets() == (torch.backends.cpu.get_cpu_capability(),)
+
+
+@pytest.mark.parametrize(("has_bf16", "chosen"), [(True, "bf16"), (False, "auto")])
+def test_on_cuda_it_is_noted_too(job, monkeypatch, has_bf16, chosen):
+    """`auto` are products in TF32."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has_bf16)
+    on_cuda = replace(job(), device=torch.device("cuda"))
+    assert precision.with_precision(on_cuda, small_net()).execution.precision == chosen
+
+
+@pytest.mark.parametrize(
+    ("begun", "device", "goes_on"),
+    [("bf16", "cpu", "bf16"), ("auto", "cpu", "fp32"), ("fp32", "cuda", "fp32"), ("auto", "cuda", "auto")],
+)
+def test_a_run_goes_on_in_its_precision_on_another_device(job, monkeypatch, begun, device, goes_on):
+    monkeypatch.setattr(precision, "is_begun", lambda _: True)
+    monkeypatch.setattr(precision, "read_record", lambda _: SimpleNamespace(runtime={"precision": begun}))
+    monkeypatch.setattr(precision, "_chosen", None)
+    elsewhere = replace(job(), device=torch.device(device))
+    assert precision.with_precision(elsewhere, small_net()).execution.precision == goes_on
 
 
 @pytest.mark.parametrize("asked", ["fp32", "bf16"])

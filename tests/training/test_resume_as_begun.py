@@ -3,6 +3,7 @@
 import json
 import shutil
 import signal
+from dataclasses import replace
 
 import boxed_pictures
 import pytest
@@ -11,10 +12,10 @@ import torch
 from several_commands import status_of
 
 from verydeep import load, train, vgg
-from verydeep.machine.runtime import Execution, Runtime
+from verydeep.machine.runtime import Execution, Runtime, Stopped
 from verydeep.runs.model import save
-from verydeep.runs.record import read_metrics
-from verydeep.training import learner, loop
+from verydeep.runs.record import read_metrics, read_record
+from verydeep.training import frozen_layers, learner, loop
 
 SETTINGS = ["--network", "B", "--crop", "32", "--width", "0.05", "--batch", "4", "--epochs", "2", "--seed", "7"]
 SETTINGS += ["--schedule", "cosine", "--scale", "256:512", "--no-flip", "--held-out", "0.3", "--colour-sd", "0"]
@@ -57,6 +58,58 @@ def test_it_ends_with_the_weights_of_a_training_that_was_not_stopped(stopped, tm
     assert "resumed at step" in said
     assert status_of("train", tmp_path / "photos", *SETTINGS, *WAYS, "--out", tmp_path / "whole") == 0
     ours, theirs = load(stopped).state_dict(), load(tmp_path / "whole").state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("room", [4, 2])
+def test_as_many_images_are_computed_at_once_as_before(tmp_path, stop_once, monkeypatch, capsys, room):
+    """Unless memory has become less, which is said."""
+    out = tmp_path / "run"
+    monkeypatch.setattr(learner, "_largest_by_arithmetic", lambda *_: 3)
+    with pytest.raises(Stopped):
+        train(tiny.splits(), network="A", out=out, recipe=tiny.RECIPE)
+    assert read_record(out).runtime["micro_batch"] is None  # as it was asked for
+    assert read_record(out).runtime["computed"]["micro_batch"] == 3
+    monkeypatch.setattr(learner, "_largest_by_arithmetic", lambda *_: room)
+    capsys.readouterr()
+    train(tiny.splits(), network="A", out=out, recipe=tiny.RECIPE, resume=True)
+    said = capsys.readouterr().err
+    assert ("begun with micro-batch 3, it goes on with micro-batch 2: to the bit its weights" in said) == (room == 2)
+    ways = Execution(micro_batch=3)
+    whole = train(tiny.splits(), network="A", out=tmp_path / "whole", recipe=tiny.RECIPE, execution=ways)
+    ours, theirs = load(out).state_dict(), load(whole).state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs) == (room == 4)
+
+
+def test_other_code_and_another_processor_are_said(stopped, capsys):
+    record = json.loads((stopped / "run.json").read_text())
+    here = record["versions"]["code"], record["versions"]["processor"]
+    record["versions"] |= {"code": "abc", "processor": "Abacus"}
+    (stopped / "run.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert status_of("train", "--out", stopped, "--resume") == 0
+    code, processor = here
+    line = f"begun with code abc, processor Abacus, it goes on with code {code}, processor {processor}: to the bit"
+    assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_features_of_frozen_layers_are_kept_as_before(tmp_path, stop_once, monkeypatch, capsys, kept):
+    start, out, whole = (tmp_path / name for name in ("start", "run", "whole"))
+    save(vgg("A", classes=2, crop=32, width=0.05), start, scale="256", flip=True, classes=tiny.CLASSES)
+    recipe = replace(tiny.RECIPE, finetune=str(start), freeze="conv3_2", views=2, scale="256")
+    monkeypatch.setattr(frozen_layers, "fits", lambda *_: kept)
+    with pytest.raises(Stopped):
+        train(tiny.splits(), network="A", out=out, recipe=recipe)
+    assert read_record(out).runtime["computed"]["features_kept"] is kept
+    monkeypatch.setattr(frozen_layers, "fits", lambda *_: True)
+    capsys.readouterr()
+    train(tiny.splits(), network="A", out=out, recipe=recipe, resume=True)
+    said = "the frozen layers' features are computed in every step: as when it was begun"
+    assert (said in capsys.readouterr().err) == (not kept)
+    monkeypatch.setattr(frozen_layers, "fits", lambda *_: kept)
+    train(tiny.splits(), network="A", out=whole, recipe=recipe)
+    ours, theirs = load(out).state_dict(), load(whole).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 

@@ -16,7 +16,7 @@ from verydeep.machine.libraries import EXTRAS
 from verydeep.machine.memory import memory_bytes
 from verydeep.machine.private_names import cache_without_names
 from verydeep.machine.runtime import multiplies_in_bfloat16
-from verydeep.version import __version__
+from verydeep.version import __version__, code_digest
 
 _VARIABLES = ("CUDA_VISIBLE_DEVICES", "HF_HUB_OFFLINE", "ONEDNN_MAX_CPU_ISA", "ATEN_CPU_CAPABILITY", "OMP_NUM_THREADS")
 """Variables of the environment that change results, or how they are computed."""
@@ -74,11 +74,12 @@ def inspect_computer() -> Inspection:
     return Inspection(
         versions={
             "verydeep": __version__,
+            "code": code_digest(),
             "Python": platform.python_version(),
             "PyTorch": torch.__version__,
             "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         },
-        processor=_processor(),
+        processor=processor_name(),
         cores=joblib.cpu_count(),
         threads=torch.get_num_threads(),
         instruction_sets=_instruction_sets(),
@@ -109,7 +110,7 @@ def _devices() -> tuple[str, ...]:
     return ("cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else []))
 
 
-def _processor() -> str:
+def processor_name() -> str:
     """Return the name of the processor, or its kind where the system does not tell."""
     with suppress(OSError):
         found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(errors="replace"), re.MULTILINE)

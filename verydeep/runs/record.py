@@ -22,9 +22,10 @@ from typing import Any
 from verydeep.box_regression import Regression
 from verydeep.machine import atomic
 from verydeep.machine.documents import converted, read_json, read_json_lines
+from verydeep.machine.inspection import processor_name
 from verydeep.networks.architecture import Architecture
 from verydeep.runs.files import CHECKPOINTS, CONFIG, METRICS, MODEL, RECORD, refuse_classifier
-from verydeep.version import __version__
+from verydeep.version import __version__, code_digest
 
 FORMAT = 2
 """Version of `run.json`; raised when older versions of the package can no longer read it."""
@@ -100,14 +101,19 @@ class Record:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python and PyTorch, and the machine."""
+    """Return the versions of this package, Python and PyTorch, and the machine.
+
+    `code` is the digest of this package's files: those of a checkout change while its version does not.
+    """
     import torch
 
     return {
         "verydeep": __version__,
+        "code": code_digest(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.system()} {platform.machine()}",
+        "processor": processor_name(),
         "threads": str(torch.get_num_threads()),
     }
 

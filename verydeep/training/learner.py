@@ -123,13 +123,20 @@ class Learner:
     """The first layer that a step computes, if inputs are features of frozen layers; None if they are images."""
 
 
-def learner_of(job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None) -> Learner:
-    """Put the network on the job's device, together with other processes; take the momentum from the checkpoint."""
+def learner_of(
+    job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None, *, micro_batch_as_begun: int | None = None
+) -> Learner:
+    """Put the network on the job's device, together with other processes; take the momentum from the checkpoint.
+
+    Images are computed at once as it was asked for, or as many as memory holds, but no more than when it was begun:
+    other pieces are added in another order.
+    """
     execution, device, boxes = job.execution, job.device, job.architecture.boxes
     tf32 = _choose_kernels(device, execution.precision)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bf16 = uses_bf16(execution.precision, device)
-    micro_batch = execution.micro_batch or _micro_batch_that_fits(job, net, bf16=bf16)
+    most = math.inf if micro_batch_as_begun is None else micro_batch_as_begun
+    micro_batch = execution.micro_batch or min(_micro_batch_that_fits(job, net, bf16=bf16), most)
     forward = parallelised(net, job.processes, device, fc_parallel=execution.fc_parallel)
     if execution.compile:
         forward = cast(nn.Module, torch.compile(forward))
@@ -144,7 +151,7 @@ def learner_of(job: TrainingJob, net: VGG, checkpoint: Checkpoint | None = None)
         optimiser=optimiser,
         bf16=bf16,
         tf32=tf32,
-        micro_batch=micro_batch,
+        micro_batch=int(micro_batch),
         objective=box_regression(boxes) if boxes else _classification(job),
     )
 

@@ -22,6 +22,7 @@ from verydeep.machine.runtime import Execution, Runtime, StopRequest, kernels_ke
 from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.machine.torchrun import restarted, under_torchrun
 from verydeep.presentation.terminal import Reporter, reporting
+from verydeep.training.as_begun import computed, note
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
@@ -57,9 +58,9 @@ def train(
     The learning rate follows the error on the validation images, as centre crops at S; or, with `held_out`, on that
     share of each class's training images, always the same ones, so that the validation images can test. With
     `resume`, a run that was stopped goes on from its last checkpoint and ends with the same weights, to the bit, as one
-    that was not (on a CPU and with the same `micro_batch`; CUDA kernels may add in another order); one that has ended
-    is left alone. Images that cannot be used are left out and listed in the run's quarantine.jsonl, up to the share
-    that `tolerance` allows.
+    that was not (on the same CPU; CUDA kernels may add in another order): it computes as it was begun, and where it
+    cannot, for want of memory or threads, it says so. One that has ended is left alone. Images that cannot be used are
+    left out and listed in the run's quarantine.jsonl, up to the share that `tolerance` allows.
 
     Under torchrun its processes share every batch. Order, crops, flips, colours and dropout are those of one process,
     and so are the weights, up to rounding; the first process writes. After a restart by torchrun they resume by
@@ -150,12 +151,19 @@ def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str
     first = kept_before(job, state.learner.net)
     if first is None:
         return lines
-    with reporting("frozen layers", images_kept(job)) as report:
-        state.bad_images.say = state.bad_validation.say = report.say
-        report.say_all(lines)
-        state.features = frozen_features(state, first, stop, report)
+    kept_when_begun = computed(job).get("features_kept")
+    if kept_when_begun is not False:
+        with reporting("frozen layers", images_kept(job)) as report:
+            state.bad_images.say = state.bad_validation.say = report.say
+            report.say_all(lines)
+            lines = []
+            state.features = frozen_features(state, first, stop, report)
+    note(job, features_kept=state.features is not None)
     if state.features is None:
-        return ["memory does not hold the frozen layers' features of all views: they are computed in every step"]
+        how = {False: "as when it was begun", True: "memory no longer holds those of all views"}.get(
+            kept_when_begun, "memory does not hold those of all views"
+        )
+        return [*lines, f"the frozen layers' features are computed in every step: {how}"]
     state.learner = replace(state.learner, first=first)
     return []
 
@@ -233,6 +241,7 @@ def _descend(state: TrainingState, arrived: Arrived, stop: StopRequest, say: Cal
                 ) from error
         say(f"out of memory at step {step}: it is done again in pieces of {smaller}")
         state.learner = replace(state.learner, micro_batch=smaller)
+        note(state.job, micro_batch=smaller)
         if state.job.device.type == "cuda":
             torch.cuda.empty_cache()
 

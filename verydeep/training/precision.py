@@ -1,14 +1,15 @@
-"""The precision of a training's products on a CPU: as asked for, as begun, or whichever is faster, measured once."""
+"""The precision of a training's products: as asked for, as begun, or on a CPU whichever is faster, measured once."""
 
 import statistics
 from dataclasses import replace
 from functools import partial
 from timeit import timeit
+from typing import cast
 
 import torch
 
 from verydeep.machine.cache import remembered
-from verydeep.machine.runtime import multiplies_in_bfloat16
+from verydeep.machine.runtime import Precision, multiplies_in_bfloat16, uses_bf16
 from verydeep.machine.threads import threads_kept
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
@@ -32,20 +33,30 @@ _CLEARLY = 1.1
 
 
 def with_precision(job: TrainingJob, net: VGG) -> TrainingJob:
-    """Return the job with `auto` decided if it runs on a CPU: as its run was begun, else by a measurement of `net`.
+    """Return the job with `auto` decided: as its run was begun, else on a CPU by a measurement of `net`.
 
-    The measurement is remembered, and the first process decides for all. bfloat16 is taken if the processor multiplies
+    `auto` stays where products are computed in TF32, which only CUDA devices have. The measurement is remembered, and
+    the first process decides for all. bfloat16 is taken if the processor multiplies
     in it and a step takes clearly less time. Where threads are decided next, one computes: two threads gain less in
     bfloat16, so that two in float32 could be taken where one in bfloat16 is as fast and leaves a core to others.
     """
-    if job.device.type != "cpu" or job.execution.precision != "auto":
+    if job.execution.precision != "auto":
         return job
-    bf16 = job.processes.from_first(lambda: _as_begun(job) if is_begun(job.out) else _pays(job, net))
-    return replace(job, execution=replace(job.execution, precision="bf16" if bf16 else "fp32"))
+    precision = job.processes.from_first(lambda: _as_begun(job) if is_begun(job.out) else _chosen(job, net))
+    return replace(job, execution=replace(job.execution, precision=precision))
 
 
-def _as_begun(job: TrainingJob) -> bool:
-    return read_record(job.out).runtime.get("precision") == "bf16"
+def _as_begun(job: TrainingJob) -> Precision:
+    begun = read_record(job.out).runtime.get("precision")
+    if begun in ("bf16", "fp32"):
+        return cast(Precision, begun)
+    return "fp32" if job.device.type == "cpu" else "auto"
+
+
+def _chosen(job: TrainingJob, net: VGG) -> Precision:
+    if job.device.type == "cpu":
+        return "bf16" if _pays(job, net) else "fp32"
+    return "bf16" if uses_bf16("auto", job.device) else "auto"
 
 
 def _pays(job: TrainingJob, net: VGG) -> bool:

@@ -23,6 +23,7 @@ from verydeep.numbers import counted, decimal, millions, number
 from verydeep.runs.files import CHECKPOINTS, QUARANTINE
 from verydeep.runs.model import load_model, warnings_of
 from verydeep.runs.record import is_begun
+from verydeep.training.as_begun import micro_batch_as_begun, note_computed
 from verydeep.training.checkpoint import Checkpoint, Progress, load_latest
 from verydeep.training.job import TrainingJob, begin_run
 from verydeep.training.learner import Learner, learner_of
@@ -53,7 +54,9 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
     if checkpoint is not None:
         _check_checkpoint(job, net, checkpoint)
         net.load_state_dict(checkpoint.weights)
-    learner = learner_of(job, net, checkpoint)
+    as_begun = job.processes.from_first(lambda: micro_batch_as_begun(job))
+    learner = learner_of(job, net, checkpoint, micro_batch_as_begun=as_begun)
+    unlike = job.processes.from_first(lambda: note_computed(job, learner))
     state = TrainingState(
         job=job,
         learner=learner,
@@ -72,7 +75,7 @@ def prepare(job: TrainingJob) -> tuple[TrainingState, list[str]]:
         bad_validation=quarantines[1],
         saved=time.monotonic(),
     )
-    lines = [*damaged, *_about_training(job, learner), *notes, *_about_images(job, colour, quarantines)]
+    lines = [*damaged, *_about_training(job, learner), *unlike, *notes, *_about_images(job, colour, quarantines)]
     return state, [*lines, initialisation if checkpoint is None else f"resumed at step {state.progress.step}"]
 
 

@@ -1,0 +1,84 @@
+"""How a run's steps are computed: noted when it is begun, kept to when it goes on, and told where it cannot be."""
+
+from dataclasses import asdict, replace
+from typing import Any
+
+import torch
+
+from verydeep.runs.record import is_begun, read_record, versions, write_record
+from verydeep.training.job import TrainingJob
+from verydeep.training.learner import Learner
+
+_COMPUTED = "computed"
+"""Part of `runtime` in `run.json` for what was chosen; the rest is what was asked for."""
+
+_SAME = {
+    "code": "code",
+    "torch": "PyTorch",
+    "processor": "processor",
+    "device": "device",
+    "processes": "processes",
+    "threads": "threads",
+    "precision": "precision",
+    "tf32": "TF32",
+    "compile": "compiled",
+    "micro_batch": "micro-batch",
+}
+"""What has to be as it was for the same weights to the bit, and how messages call it."""
+
+
+def computed(job: TrainingJob) -> dict[str, Any]:
+    """Return what was chosen to compute the run that this job goes on with; nothing if there is none.
+
+    Runs of versions that did not note it have nothing either.
+    """
+    chosen = read_record(job.out).runtime.get(_COMPUTED) if is_begun(job.out) else None
+    return chosen if isinstance(chosen, dict) else {}
+
+
+def micro_batch_as_begun(job: TrainingJob) -> int | None:
+    """Return the micro-batch of the run that this job goes on with, if as many processes began it; else None."""
+    noted = computed(job)
+    count = noted.get("micro_batch")
+    alike = noted.get("processes") == job.processes.count
+    return count if alike and isinstance(count, int) and count > 0 else None
+
+
+def note_computed(job: TrainingJob, learner: Learner) -> list[str]:
+    """Note in `run.json` how steps are computed; return a line where a run does not go on as it was begun."""
+    now = _now(job, learner)
+    if is_begun(job.out) and computed(job):
+        return _about_differences(job, now)
+    note(job, **now)
+    return []
+
+
+def note(job: TrainingJob, **chosen: object) -> None:
+    """Add to `run.json` what was chosen."""
+    record = read_record(job.out)
+    before = record.runtime.get(_COMPUTED) or {}
+    write_record(job.out, replace(record, runtime={**record.runtime, _COMPUTED: {**before, **chosen}}))
+
+
+def _now(job: TrainingJob, learner: Learner) -> dict[str, Any]:
+    cuda = job.device.type == "cuda"
+    return {
+        "device": f"cuda {torch.cuda.get_device_name(job.device)}" if cuda else job.device.type,
+        "processes": job.processes.count,
+        "tf32": learner.tf32,
+        "micro_batch": learner.micro_batch,
+    }
+
+
+def _about_differences(job: TrainingJob, now: dict[str, Any]) -> list[str]:
+    record = read_record(job.out)
+    begun = {**record.versions, **record.runtime, **computed(job)}
+    here = {**versions(), **asdict(job.runtime), **asdict(job.execution), **now}
+    other = [name for name in _SAME if name in begun and begun[name] != here[name]]
+    if not other:
+        return []
+    before, after = (", ".join(f"{_SAME[name]} {of[name]}" for name in other) for of in (begun, here))
+    return [
+        f"begun with {before}, it goes on with {after}: to the bit its weights will not be those of a training that "
+        "was not stopped"
+    ]
