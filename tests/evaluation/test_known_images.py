@@ -1,11 +1,12 @@
 """Warnings of a test about images that the run may know from its training."""
 
 import io
+from dataclasses import replace
 
 import tiny
 from PIL import Image
 
-from verydeep import evaluate, save, vgg
+from verydeep import evaluate, save, train, vgg
 from verydeep.evaluation import known_images as known
 from verydeep.evaluation.known_images import known_images
 from verydeep.images.open import open_for_testing
@@ -79,6 +80,20 @@ def test_a_test_on_images_of_the_training_is_told(tmp_path):
     (told,) = known_images([run, other], images, "all", digests=None)
     assert "10 of these 16 images" in told
     assert known_images([other], images, "all", digests=None) == []
+
+
+def test_a_folder_that_has_changed_since_the_training_is_told(tmp_path, monkeypatch):
+    """Which images are held out follows from all that are there: none of them can be taken for untrained."""
+    monkeypatch.chdir(tmp_path)
+    tiny.folder(tmp_path / "written")
+    (tmp_path / "written" / "train").rename(tmp_path / "photos")
+    run = train("photos", network="A", out="run", recipe=replace(tiny.RECIPE, epochs=1))
+    assert "trained on" not in str(evaluate(run, data="photos").notes)
+    Image.new("RGB", (44, 40)).save(tmp_path / "photos" / tiny.CLASSES[0] / "new.png")
+    told, *_ = evaluate(run, data=tmp_path / "photos").notes
+    assert told.startswith(f"run was trained on {tmp_path / 'photos'} with other files in it")
+    other = record(tmp_path / "other", train="other")  # on a source of another name
+    assert known_images([other], open_for_testing("photos", None), "all", digests=None) == []
 
 
 def test_nothing_is_said_without_copies_or_of_a_run_that_learned_from_other_images(tmp_path):

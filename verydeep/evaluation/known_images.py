@@ -1,5 +1,6 @@
 """Test images that a run may know from its training: copies of its training images, and ImageNet's own images."""
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ def known_images(runs: Sequence[str], splits: Splits, split: str, *, digests: Se
     """
     records = {run: record for run in runs if (record := record_of(run)) is not None}
     told = _about_training_images(records, splits, split) or _about_copies(records, splits, split, digests)
+    told += _about_other_images_then(records, splits)
     name = next((name for name in _names(splits.source(split)) if _IMAGENET_NAME.search(name)), None)
     if {"all", "train"} <= splits.sources.keys() and (files := [run for run in runs if is_exported(run)]):
         unsaid = f"{', '.join(files)} {plural('does', len(files), 'do')} not say which images trained it"
@@ -61,6 +63,25 @@ def _about_training_images(records: dict[str, Record], splits: Splits, split: st
     return [
         f"{run} was trained on {number(count)} of these {tested} images, so its error is too low{others}."
         for run, count in known.items()
+    ]
+
+
+def _about_other_images_then(records: dict[str, Record], splits: Splits) -> list[str]:
+    """Tell of a folder without splits that it has changed: which of its images a training held out follows from all."""
+    if "all" not in splits.sources or "train" not in splits.sources:
+        return []
+    train, place = splits.source("train").fingerprint, os.path.realpath(splits.name)
+    changed = [
+        run
+        for run, record in records.items()
+        if record.imported is None
+        and train not in training_images([record])
+        and place == os.path.realpath(record.source)
+    ]
+    return [
+        f"{run} was trained on {splits.name} with other files in it, so which of these images it was trained on cannot "
+        "be told: if it was on some, the error is too low."
+        for run in changed
     ]
 
 

@@ -1,4 +1,4 @@
-"""The report's answer in three sentences: which findings hold, how much depth gains, what cannot be told and why."""
+"""The report's answer in a few sentences: which findings hold, how much depth gains, what cannot be told and why."""
 
 from collections.abc import Collection, Mapping, Sequence
 

@@ -71,8 +71,8 @@ class Limits:
     """Images of one request."""
 
     body_seconds: float = 10.0
-    """Seconds in which a request's head, and then its body, has to arrive, and in which an answer has to be taken, with
-    another second for each 4 KiB of it that were."""
+    """Seconds for a request's head to arrive, and then for its body; and for an answer to be taken, with one second more
+    for each 4 KiB of it already taken."""
 
     queue: int = 64
     """Images that are waiting, decoded, computed or, for the page, drawn."""
