@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
 from verydeep.reproduction.dry_run import _assumed_from, _done_tests, forecast
 from verydeep.reproduction.grid import Grid
-from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, read_test
+from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, read_outcomes, read_test
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE
 
 SEVEN = Grid(only=QUICK, tables=(3,))
@@ -34,7 +35,9 @@ def benchmark(name):
 
 @pytest.fixture(scope="module")
 def simulator():
-    return benchmark("verdicts")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+        yield benchmark("verdicts")
 
 
 def plan_of(grid, seeds, **assumed):
@@ -243,13 +246,29 @@ def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
     assert plan["seconds"]["1"] == pytest.approx(sum(one["seconds"] for one in plan["trainings"]))
 
 
-def test_shares_of_the_latent_variance_are_found_again(simulator):
+@pytest.mark.parametrize("shares", [LATENT, {"image": 0.7, "network": 0.1, "seed": 0.12, "protocol": 0.08}])
+def test_shares_of_the_latent_variance_are_found_again(simulator, shares):
     tests = [entry.name for entry in Grid().entries if entry.name[0] in "AD" and "+" not in entry.name]
-    sampled, _ = simulator.outcomes(
-        simulator.Truth(name="equal"), tests, seeds=3, images=20_000, rng=np.random.default_rng(0)
-    )
+    truth = simulator.Truth(name="equal", shares=shares)
+    sampled, _ = simulator.outcomes(truth, tests, seeds=3, images=20_000, rng=np.random.default_rng(0))
     found = benchmark("latent_shares").shares(sampled, draws=1)
-    assert {name: share for name, (share, _, _) in found.items()} == pytest.approx(LATENT, abs=0.01)
+    assert {name: share for name, (share, _, _) in found.items()} == pytest.approx(shares, abs=0.015)
+
+
+def test_what_was_found_on_photographs_varies_as_their_outcomes_do(simulator):
+    equal, at_the_margin = simulator.nulls_as_found()
+    assert equal.in_protocol["dense single"] == 1
+    assert at_the_margin.own_sd == equal.own_sd
+    assert sum(equal.shares.values()) == pytest.approx(1)
+    name = "D-384"
+    errors = np.array([100 * one.mean() for one in read_outcomes(simulator.PHOTOGRAPHS)[f"{name} dense single"]])
+    assert equal.own_sd[name] == pytest.approx(statistics.stdev(errors))
+    sampled, _ = simulator.outcomes(
+        equal, [f"{name} dense single", f"{name} crops paper"], seeds=400, images=2000, rng=np.random.default_rng(0)
+    )
+    dense, crops = (100 * sampled[f"{name} {protocol}"].mean(axis=1) for protocol in ("dense single", "crops paper"))
+    assert dense.std(ddof=1) == pytest.approx(equal.own_sd[name], rel=0.1)
+    assert crops.std(ddof=1) < 0.4 * dense.std(ddof=1)
 
 
 def test_a_block_that_two_processes_wrote_counts_once_and_a_torn_line_not_at_all(simulator, tmp_path):
