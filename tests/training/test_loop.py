@@ -26,7 +26,6 @@ from verydeep.machine.runtime import Stopped
 from verydeep.runs.model import load_model
 from verydeep.runs.record import EpochMetrics, append_metrics, read_metrics, read_record
 from verydeep.training.step import DivergedError, _dropout_masks
-from verydeep.training.tables import TrainingEnd, training_table
 
 TINY = Recipe(crop=32, width=0.05, batch=4, epochs=3, learning_rate=1e-3, seed=5)
 
@@ -279,7 +278,11 @@ def test_a_start_from_other_classes_is_refused_and_leaves_nothing(tmp_path):
 
 
 def epoch(number, **more):
-    names = {field.name for field in fields(EpochMetrics)} - {"class_balanced_error", "peak_memory_bytes"}
+    names = {field.name for field in fields(EpochMetrics)} - {
+        "class_balanced_error",
+        "peak_memory_bytes",
+        "guessing_loss",
+    }
     return EpochMetrics(**dict.fromkeys(names, 0.5) | {"epoch": number, "step": 3, "images": 12} | more)
 
 
@@ -399,20 +402,3 @@ def test_a_signal_to_the_whole_process_group_is_survived_by_workers(python, tmp_
     assert status == 128 + number
     assert rest.splitlines()[-1].endswith("repeat the command with --resume to continue")
     assert read_metrics(tmp_path / "run")
-
-
-@pytest.mark.parametrize(
-    ("loss", "told", "more"),
-    [
-        (1.05, True, {}),
-        (0.9, False, {}),
-        (1.05, False, {"regression": "shared"}),
-        (1.095, True, {"label_smoothing": 0.6}),
-        (1.05, False, {"label_smoothing": 0.6}),
-    ],
-)
-def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, told, more):
-    """Among three classes guessing has a loss of ln 3 = 1.099; of targets 0.6, 0.2 and 0.2 the least is 0.950."""
-    last = epoch(1, loss=loss)
-    end = TrainingEnd(run="runs/a", network="A", classes=3, last=last, best=last, unusable=[], **more)
-    assert ("that of guessing among 3 classes, 1.099" in str(training_table(end).caption)) is told

@@ -53,6 +53,8 @@ class EpochMetrics:
     """Share of the time that was spent on waiting for data."""
     peak_memory_bytes: int | None = None
     """None where it was not measured."""
+    guessing_loss: float | None = None
+    """Least loss of an answer that is the same for every image; None of boxes, and in runs that did not note it."""
 
 
 @dataclass(frozen=True, kw_only=True)

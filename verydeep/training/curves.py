@@ -8,11 +8,13 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
+from verydeep.images.class_sizes import images_per_class
 from verydeep.machine.errors import say
 from verydeep.machine.peak_memory import peak_memory
 from verydeep.numbers import billions, decimal, number, percent, significant
 from verydeep.runs.files import TENSORBOARD
 from verydeep.runs.record import EpochMetrics, append_metrics
+from verydeep.training.guessing import guessing_loss
 from verydeep.training.norms import StepNorms, append_norms
 from verydeep.training.state import TrainingState
 
@@ -106,7 +108,7 @@ def bar_figures(state: TrainingState, validation_error: float | None = None) -> 
 
 def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_error: float) -> EpochMetrics:
     """Return the metrics of an epoch that has just ended; the errors are in percent."""
-    progress = state.progress
+    progress, job = state.progress, state.job
     return EpochMetrics(
         epoch=state.epoch,
         step=progress.step,
@@ -119,8 +121,14 @@ def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_
         images_per_second=progress.seen / progress.seconds,
         seconds=progress.seconds,
         waiting=100 * progress.waited / progress.seconds,
-        peak_memory_bytes=peak_memory(state.job.device),
+        peak_memory_bytes=peak_memory(job.device),
+        guessing_loss=None if job.splits.regression else guessing_loss(images_of_classes(state), job.recipe),
     )
+
+
+def images_of_classes(state: TrainingState) -> tuple[int, ...]:
+    """Return the number of training images of each class."""
+    return tuple(images_per_class(state.job.splits.source("train")).values())
 
 
 def about_missing_images(state: TrainingState) -> str:

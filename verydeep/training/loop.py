@@ -24,9 +24,10 @@ from verydeep.machine.torchrun import restarted, under_torchrun
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.as_begun import computed, note
 from verydeep.training.checkpoint import Progress
-from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
+from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics, images_of_classes
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
 from verydeep.training.frozen_layers import frozen_features, images_kept, kept_before, validation_batches
+from verydeep.training.guessing import about_guessing
 from verydeep.training.job import TrainingJob, check_folder, is_done, remove_left_checkpoints
 from verydeep.training.norms import StepNorms
 from verydeep.training.parallel import same_statistics
@@ -256,9 +257,10 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
         return errors
     error, class_balanced = errors
     report.advance(0, tell=True, figures=bar_figures(state, error))
-    if missing := about_missing_images(state):
-        report.say(missing)
-    plot.epoch(epoch_metrics(state, error, class_balanced))
+    metrics = epoch_metrics(state, error, class_balanced)
+    guessing = about_guessing(metrics, images_of_classes(state), state.job.recipe, state.job.network)
+    report.say_all(line for line in (about_missing_images(state), guessing) if line)
+    plot.epoch(metrics)
     best = progress.plateau.best is None or error < progress.plateau.best
     state.progress = Progress(
         step=progress.step,

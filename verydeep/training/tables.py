@@ -12,9 +12,8 @@ from verydeep.numbers import FINE, counted, decimal, percent
 from verydeep.presentation.terminal import table_with
 from verydeep.runs.files import BEST, QUARANTINE
 from verydeep.runs.record import EpochMetrics, best_epoch, read_metrics, read_record
-
-_LITTLE = 0.9
-"""Share of the loss of guessing above which a training has hardly begun to learn."""
+from verydeep.training.guessing import is_guessing, what_may_help
+from verydeep.training.recipe import Recipe, recipe_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,12 +28,9 @@ class TrainingEnd:
     """The epoch with the lowest validation error."""
     unusable: list[dict[str, str]]
     """Split, image and reason."""
+    recipe: Recipe
     regression: Regression | None = None
     """Kind of boxes, if it does not classify."""
-    label_smoothing: float = 0.0
-    """Share of the target that was spread over all classes."""
-    went_on_from: str | None = None
-    """The RUN or WEIGHTS whose layers it began with."""
 
 
 def training_end(run: Path) -> TrainingEnd:
@@ -42,6 +38,7 @@ def training_end(run: Path) -> TrainingEnd:
 
     Raises:
         OSError: the run's metrics are missing.
+        ValueError: a newer version wrote its recipe.
     """
     from verydeep.images.quarantine import read_quarantine
 
@@ -56,9 +53,8 @@ def training_end(run: Path) -> TrainingEnd:
         last=epochs[-1],
         best=best_epoch(epochs),
         unusable=read_quarantine(run / QUARANTINE),
+        recipe=recipe_from(record.recipe),
         regression=record.regression,
-        label_smoothing=record.recipe.get("label_smoothing", 0.0),
-        went_on_from=record.recipe.get("weights") or record.recipe.get("finetune"),
     )
 
 
@@ -94,24 +90,15 @@ def _class_balanced(metrics: EpochMetrics) -> str | None:
 
 
 def _about_guessing(end: TrainingEnd) -> list[str]:
-    """Say so if the last loss is nearly that of giving every class the same probability; nothing about boxes."""
-    guessing = math.log(end.classes)
-    least = _entropy_of_target(end.label_smoothing, end.classes)
-    if end.regression is not None or end.last.loss - least <= _LITTLE * (guessing - least):
+    """Say so if the last loss is nearly that of an answer that is the same for every image; nothing about boxes."""
+    guessing = end.last.guessing_loss or math.log(end.classes)
+    if end.regression is not None or not is_guessing(end.last.loss, guessing, end.recipe, end.classes):
         return []
     classes = counted(end.classes, "class", "classes")
     return [
-        f"The loss is nearly that of guessing among {classes}, {decimal(guessing, 3)}: the network has learned little. "
-        + (f"{end.went_on_from} may never have been trained; else more" if end.went_on_from else "More")
-        + " epochs or a larger learning rate may help."
+        f"The loss is nearly that of guessing among {classes}, {decimal(guessing, 3)}: the network has learned little; "
+        f"{what_may_help(end.recipe, end.network)}."
     ]
-
-
-def _entropy_of_target(smoothing: float, classes: int) -> float:
-    """Return the least loss that a smoothed target allows, in nats: its own entropy."""
-    other = smoothing / classes
-    shares = [1 - smoothing + other, *[other] * (classes - 1)]
-    return -sum(share * math.log(share) for share in shares if share)
 
 
 def _about_models(end: TrainingEnd) -> str:
