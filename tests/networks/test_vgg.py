@@ -243,6 +243,10 @@ def test_dropout_acts_in_training_only():
     [
         ({"name": "F"}, "unknown network 'F': choose one of A, A-LRN, B, B-5x5, C, D, E"),
         ({"name": "vgg16"}, "unknown network 'vgg16': the paper calls it D"),
+        (
+            {"name": "VGG16_BN"},
+            "unknown network 'VGG16_BN': the paper calls it D; _bn is batch_norm here (--batch-norm)",
+        ),
         ({"name": "D", "crop": 112}, "crop 112 is not a multiple of 32 (five poolings halve it): try 128"),
         ({"name": "D", "crop": 0}, "crop 0 is not a multiple of 32 (five poolings halve it): try 32"),
         ({"name": "D", "crop": 8224}, "crop 8224 is larger than 8,192 pixels, the most that are computed at once"),

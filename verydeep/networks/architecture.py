@@ -69,7 +69,8 @@ def configuration(name: str) -> Configuration:
         if known.casefold() == name.casefold():
             return column
         if COMMON_NAMES.get(known) == name.casefold().removesuffix("_bn"):
-            raise ValueError(f"unknown network {name!r}: the paper calls it {known}")
+            norm = "; _bn is batch_norm here (--batch-norm)" if name.casefold().endswith("_bn") else ""
+            raise ValueError(f"unknown network {name!r}: the paper calls it {known}{norm}")
     raise ValueError(f"unknown network {name!r}: choose one of {', '.join(CONFIGURATIONS)}")
 
 
