@@ -16,7 +16,7 @@ from verydeep import Execution, Runtime, Tolerance, findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
-from verydeep.reproduction.dry_run import _assumed_from, _done_tests, forecast
+from verydeep.reproduction.dry_run import _assumed_from, _done_tests, _of_what, forecast
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, read_outcomes, read_test
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE
@@ -223,6 +223,8 @@ def test_a_spread_is_not_taken_from_other_images(tmp_path):
         assert _assumed_from([tests]).seed_freedom == freedom
     single = [stored(entry, 20, n=1, classes=("a",)) for _ in range(2)]
     assert _assumed_from([single]).seed_freedom == 0
+    assert "Imagenette" in _of_what(_assumed_from([single]))
+    assert "Imagenette" not in _of_what(Assumed(images=100, seed_sd=0.7, seed_freedom=4))
 
 
 def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
@@ -234,6 +236,7 @@ def test_a_plan_says_what_one_seed_cannot_tell(tmp_path, capsys):
     assert "nothing is said about networks trained again, however large a difference" in shown
     assert "Not compared by these trainings and tables: claims 1, 3, 4, 5, 6, 7, 8 and 9." in shown
     assert "For 359 test images, an error of 25.0% (assumed)" in shown
+    assert "a standard deviation of 0.50 points (assumed). On Imagenette, at crop 64, it was 2.3 points" in shown
     assert [one["id"] for one in plan["claims"]] == ["depth_helps"]
     points = plan["claims"][0]["points"]
     assert (list(points), points["1"]) == (["1", "3", "5", "10"], None)

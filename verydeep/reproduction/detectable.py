@@ -35,6 +35,9 @@ ERROR, SEED_SD = 25.0, 0.5
 """An error in percent, and its standard deviation between trainings of one network in points: assumed where nothing
 was tested yet."""
 
+FOUND_SEED_SD = 2.3
+"""That standard deviation as it was found on Imagenette, at crop 64 (docs/RESULTS.md)."""
+
 LATENT = {"image": 0.86, "network": 0.04, "seed": 0.08, "protocol": 0.02}
 """Shares of the latent variance: of the image, and of it together with network, with seed too, with protocol too."""
 
