@@ -21,7 +21,7 @@ from verydeep.networks.foreign.preprocessing import (
     fold,
     in_order,
 )
-from verydeep.networks.foreign.recognition import HEAD, architecture_of
+from verydeep.networks.foreign.recognition import HEAD, architecture_of, with_biases
 from verydeep.networks.foreign.weight_files import in_our_layout
 from verydeep.networks.initialisation import initialise, layers_with_weights
 from verydeep.networks.vgg import VGG, vgg_without_weights
@@ -63,7 +63,8 @@ def foreign_model(
     Raises:
         ValueError: not a network of the paper, or an option that does not fit.
     """
-    weights, of_head = _with_head(in_our_layout(arrays), arrays, network, taken)
+    weights, of_biases = with_biases(in_our_layout(arrays))
+    weights, of_head = _with_head(weights, arrays, network, taken)
     architecture = architecture_of(weights, network, crop=taken.crop or arrays.crop or PAPER_CROP)
     weights = {
         name: _count(value) if name.endswith("num_batches_tracked") else value.float()
@@ -91,7 +92,7 @@ def foreign_model(
         initialisation=imported_layers(net, random)
         + (f"; {_SCHEME} initialisation: {', '.join(random)}" if random else ""),
         preprocessing=preprocessing,
-        notes=(*arrays.notes, *of_head, *notes, *why),
+        notes=(*arrays.notes, *of_biases, *of_head, *notes, *why),
     )
 
 

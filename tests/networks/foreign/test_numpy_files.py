@@ -2,6 +2,7 @@
 
 import itertools
 import pickle
+import re
 
 import foreign_weights as foreign
 import numpy as np
@@ -52,6 +53,21 @@ def scores_of(run):
 
 
 BGR = TrainedPreprocessing(channels="bgr")
+
+
+def test_convolutions_without_biases(tmp_path):
+    """As Paddle has them; the fully connected layers have theirs."""
+    net = foreign.plain("D", white=255)
+    net.convolutions = [(*place, kernel, 0 * bias, norm) for *place, kernel, bias, norm in net.convolutions]
+    arrays = {f"{name}_{kind}": v for name, values in layers(net).items() for kind, v in zip("Wb", values, strict=True)}
+    np.savez(tmp_path / "net.npz", **{name: v for name, v in arrays.items() if not re.fullmatch("conv.*_b", name)})
+    found = import_weights(tmp_path / "net.npz", tmp_path / "run", trained=BGR)
+    assert found.notes == ("its convolutions have no biases, which are taken as 0",)
+    assert np.abs(scores_of(tmp_path / "run") - foreign.keras_scores(net, RGB)).max() < 1e-4
+    np.savez(tmp_path / "some.npz", **{name: v for name, v in arrays.items() if name != "conv3_2_b"})
+    with pytest.raises(ValueError, match=r"conv3_2\.bias is missing, which D has"):
+        import_weights(tmp_path / "some.npz", tmp_path / "other", trained=BGR)
+
 
 SAME_SIZES = foreign.plain("D", white=255, classes=foreign.HIDDEN)
 """fc7 and fc8 are both of 256 x 256."""

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model
+from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model, vgg
 from verydeep.networks.foreign import first_layer, state_dict_names
 from verydeep.networks.foreign.first_layer import _OXFORD_FILTERS, _OXFORD_ROWS, oxford_channels
 
@@ -156,6 +156,42 @@ def test_names_of_convolutions(tmp_path, state, note):
     found = import_weights(saved(state, tmp_path), tmp_path / "run")
     assert found.notes[:-1] == ((note,) if note else ())
     check_pool5(tmp_path, pool5())
+
+
+def biases(state):
+    """Names of the biases of convolutions in a state dict of torchvision's, timm's or the paper's names."""
+    kernels = [name for name, value in state.items() if value.ndim == 4 and name.startswith(("features", "conv"))]
+    return [name.replace(".weight", ".bias") for name in kernels]
+
+
+NORMALISED = foreign.plain("A", batch_norm=True)
+
+
+@pytest.mark.parametrize("layout", ["torchvision", "timm", "verydeep"])
+def test_convolutions_without_biases_are_those_with_zeros(tmp_path, layout):
+    if layout == "verydeep":
+        state = vgg("A", classes=6, crop=64, width=1 / 16, batch_norm=True).state_dict()
+    else:
+        state = foreign.state_dict(NORMALISED, layout)
+    assert len(biases(state)) == 8
+    zeros = {name: torch.zeros_like(state[name]) for name in biases(state)}
+    without = {name: value for name, value in state.items() if name not in zeros}
+    found = import_weights(saved(without, tmp_path), tmp_path / "run")
+    assert (found.batch_norm, found.notes) == (True, ("its convolutions have no biases, which are taken as 0",))
+    same = import_weights(saved({**state, **zeros}, tmp_path, "zeros.pth"), tmp_path / "zeros")
+    assert same.notes == ()
+    had, expected = (load(tmp_path / name).state_dict() for name in ("run", "zeros"))
+    assert had.keys() == expected.keys()
+    assert all(torch.equal(had[name], expected[name]) for name in expected)
+
+
+def test_biases_that_some_convolutions_have_are_missed_at_the_others(tmp_path):
+    for left in (1, 7):
+        state = foreign.state_dict(NORMALISED, "torchvision")
+        for name in biases(state)[:left]:
+            del state[name]
+        with pytest.raises(ValueError, match=r"conv1_1\.bias is missing, which A has"):
+            import_weights(saved(state, tmp_path), tmp_path / "run")
 
 
 @pytest.mark.parametrize("path", [("net",), ("weights",), ("checkpoint", "generator"), ("model_state_dict", "module")])

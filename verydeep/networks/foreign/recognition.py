@@ -58,6 +58,18 @@ def architecture_of(
     return architecture
 
 
+def with_biases(weights: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Return weights with zeros where no convolution has a bias, as is usual beside normalisations, and a note of it.
+
+    Where only some have none, they stay missing.
+    """
+    convolutions = [f"conv{position}" for position in convolution_positions(weights)]
+    if not convolutions or any(f"{name}.bias" in weights for name in convolutions):
+        return dict(weights), ()
+    zeros = {f"{name}.bias": (kernel := weights[f"{name}.weight"]).new_zeros(kernel.shape[:1]) for name in convolutions}
+    return {**weights, **zeros}, ("its convolutions have no biases, which are taken as 0",)
+
+
 def convolution_positions(weights: Mapping[str, Tensor]) -> list[str]:
     """Return the positions of the convolutions in order: `1_1`, `1_2`, ..."""
     positions = [match[1] for name in weights if (match := re.fullmatch(r"conv(\d_\d+)\.weight", name))]

@@ -35,6 +35,7 @@ _NAMES_BESIDE: dict[str, Callable[[Path], list[str]]] = {SHARDS_INDEX: shard_nam
 """Names of the files beside one of these kinds that its arrays come from."""
 
 _STATE_DICT = "save net.state_dict() from PyTorch instead"
+_WITH_NUMPY = "with numpy.savez as conv1_1_W [h, w, I, O] and, where there are biases, conv1_1_b"
 _KERAS_WEIGHTS = "load it there and save it as Keras' .keras or .weights.h5"
 
 _OTHER_KINDS = {
@@ -46,9 +47,9 @@ _OTHER_KINDS = {
     ".pb": f"a TensorFlow graph: {_KERAS_WEIGHTS}",
     ".index": f"a part of a TensorFlow checkpoint: {_KERAS_WEIGHTS}",
     ".tflite": f"a TensorFlow Lite program: {_KERAS_WEIGHTS}",
-    ".msgpack": f"a file of Flax: {_STATE_DICT}, or write the arrays with numpy.savez as conv1_1_W and conv1_1_b",
-    ".pdparams": "a file of Paddle: write its arrays with numpy.savez as conv1_1_W [h, w, I, O] and conv1_1_b",
-    ".params": "a file of MXNet: write its arrays with numpy.savez as conv1_1_W [h, w, I, O] and conv1_1_b",
+    ".msgpack": f"a file of Flax: {_STATE_DICT}, or write its arrays {_WITH_NUMPY}",
+    ".pdparams": f"a file of Paddle: write its arrays {_WITH_NUMPY}",
+    ".params": f"a file of MXNet: write its arrays {_WITH_NUMPY}",
     ".mlmodel": "a Core ML program: import the weights that it was made from",
     ".prototxt": "a description of layers without weights: name the .caffemodel beside it",
 }
