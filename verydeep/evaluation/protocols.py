@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Literal, get_args
 
-from verydeep.networks.architecture import PAPER_CROP
 from verydeep.networks.grids import DEFAULT_GRID, PoolingGrid
-from verydeep.networks.scales import check_test_scales, middle_scale, scale_range
+from verydeep.networks.scales import check_test_scales, middle_scale, paper_scales
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,9 +35,6 @@ PROTOCOLS: dict[Method, str] = {
 
 Scales = Literal["paper", "single"]
 """The paper's choices of Q: several that follow from the training scale, or one."""
-
-_SCALE_STEP = 32
-"""A net trained at a fixed S is tested at S - 32, S and S + 32."""
 
 _CENTRE_SCALE = 256
 """Q at which libraries take their centre crop, whatever the net was trained at."""
@@ -168,17 +164,6 @@ def single_scale(trained: str) -> tuple[int, ...]:
     return (middle_scale(trained),)
 
 
-def _paper_scales(trained: str) -> tuple[int, ...]:
-    """Return the paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`.
-
-    There are fewer where S-32 is below the crop, and where a range is so short that its middle is one of its ends.
-    """
-    low, high = scale_range(trained)
-    if low == high:
-        return tuple(q for q in (low - _SCALE_STEP, low, low + _SCALE_STEP) if q >= PAPER_CROP)
-    return tuple(dict.fromkeys((low, middle_scale(trained), high)))
-
-
 def chosen_scales(chosen: Sequence[int] | Scales, *, trained: str) -> tuple[int, ...]:
     """Return Q for a net trained at the scale `trained`: one of the paper's choices, or numbers as they are.
 
@@ -189,4 +174,4 @@ def chosen_scales(chosen: Sequence[int] | Scales, *, trained: str) -> tuple[int,
         return tuple(sorted(chosen))
     if chosen not in get_args(Scales):
         raise ValueError(f"scales are {', '.join(get_args(Scales))} or a list of numbers, not {chosen!r}")
-    return _paper_scales(trained) if chosen == "paper" else single_scale(trained)
+    return paper_scales(trained) if chosen == "paper" else single_scale(trained)

@@ -8,6 +8,9 @@ from verydeep.numbers import number
 _LARGEST_SCALE = 10_000
 """At this S an image has 100 million pixels or more; images are refused long before that."""
 
+_SCALE_STEP = 32
+"""A net trained at a fixed S is tested at S - 32, S and S + 32."""
+
 
 def scale_range(scale: str) -> tuple[int, int]:
     """Return the smallest and largest S of `256`, `384` or `256:512`; equal for a fixed S.
@@ -28,6 +31,17 @@ def scale_range(scale: str) -> tuple[int, int]:
 def middle_scale(scale: str) -> int:
     """Return S, or the middle of its range: the paper's single test scale."""
     return sum(scale_range(scale)) // 2
+
+
+def paper_scales(scale: str) -> tuple[int, ...]:
+    """Return the paper's three test scales: {S-32, S, S+32}, or {Smin, middle, Smax} of a range such as `256:512`.
+
+    There are fewer where S-32 is below the crop, and where a range is so short that its middle is one of its ends.
+    """
+    low, high = scale_range(scale)
+    if low == high:
+        return tuple(q for q in (low - _SCALE_STEP, low, low + _SCALE_STEP) if q >= PAPER_CROP)
+    return tuple(dict.fromkeys((low, middle_scale(scale), high)))
 
 
 def check_test_scales(scales: Collection[int]) -> None:

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from verydeep.networks.architecture import PAPER_CROP
+from verydeep.networks.architecture import ILSVRC_CLASSES, PAPER_CROP, Architecture
 from verydeep.networks.class_names import WORDS, names_of_classes, numbered_classes
 from verydeep.networks.foreign.first_layer import check_variation, oxford_channels
 from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, written_head
@@ -24,6 +24,7 @@ from verydeep.networks.foreign.preprocessing import (
 from verydeep.networks.foreign.recognition import HEAD, architecture_of, with_biases
 from verydeep.networks.foreign.weight_files import in_our_layout
 from verydeep.networks.initialisation import initialise, layers_with_weights
+from verydeep.networks.scales import paper_scales, scale_range
 from verydeep.networks.vgg import VGG, vgg_without_weights
 from verydeep.runs.model import TEST_SCALE, Model
 
@@ -32,6 +33,9 @@ _FEATURES_ONLY = "torchvision's weights for features only"
 _FEATURES_PREPROCESSING = (TORCHVISION_FEATURES, in_order(TORCHVISION_FEATURES, "bgr"))
 _MOST_BATCHES = 2**53
 """Whole numbers up to this one are exact as fractions."""
+
+_OXFORD_SCALE = "256:512"
+"""S of the training of the D and E that the Oxford group published, the best of the paper's Table 4."""
 
 _SEED = 0
 """Initialisation of layers that the file does not have."""
@@ -72,6 +76,7 @@ def foreign_model(
     }
     random, why = _unusable_layers(weights)
     preprocessing, notes = _preprocessing(arrays, trained, weights)
+    of_scales = () if random else _about_scales(architecture, weights)
     if preprocessing is not None:
         weights = fold(weights, preprocessing)
     elif "mean_rgb" not in weights:
@@ -92,7 +97,7 @@ def foreign_model(
         initialisation=imported_layers(net, random)
         + (f"; {_SCHEME} initialisation: {', '.join(random)}" if random else ""),
         preprocessing=preprocessing,
-        notes=(*arrays.notes, *of_biases, *of_head, *notes, *why),
+        notes=(*arrays.notes, *of_biases, *of_head, *notes, *of_scales, *why),
     )
 
 
@@ -219,6 +224,22 @@ def _usual(
             "nothing in it tells the order of channels: say --channels bgr, as in Caffe, or --channels rgb"
         )
     return usual, ()
+
+
+def _about_scales(architecture: Architecture, weights: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Note at which scales the Oxford group's D and E are tested in the paper; they are known by their first filters.
+
+    A network that was made from them for other classes was trained at an S that nothing tells.
+    """
+    published = architecture.network in ("D", "E") and architecture.classes == ILSVRC_CLASSES
+    if not published or oxford_channels(weights["conv1_1.weight"]) is None:
+        return ()
+    low, high = scale_range(_OXFORD_SCALE)
+    scales = ",".join(map(str, paper_scales(_OXFORD_SCALE)))
+    return (
+        f"its conv1_1 has the filters of the Oxford group's weights, which were trained with S in [{low};{high}]: for "
+        f"the paper's protocol, and so its errors in Table 4, test with --scales {scales}",
+    )
 
 
 def _is_told(arrays: NamedArrays, trained: TrainedPreprocessing) -> bool:

@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model, vgg
 from verydeep.networks.foreign import first_layer, state_dict_names
 from verydeep.networks.foreign.first_layer import _OXFORD_FILTERS, _OXFORD_ROWS, oxford_channels
+from verydeep.reproduction.paper import TABLE_4, reported
 
 RGB = foreign.images(64)
 CHANNELS = 32
@@ -265,6 +266,31 @@ def test_oxfords_filters_decide_how_pixels_are_prepared(tmp_path, monkeypatch, o
     import_weights(saved(foreign.state_dict(net, "torchvision"), tmp_path), tmp_path / "run")
     pixels = foreign.rgb_pixels(RGB) if order == "rgb" else foreign.caffe_pixels(RGB)
     assert np.abs(scores(tmp_path) - foreign.scores(net, pixels)).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "told"), [("D", 1000, True), ("E", 1000, True), ("A", 1000, False), ("D", 6, False)]
+)
+@pytest.mark.parametrize("options", [{}, {"channels": "bgr", "white": 255, "mean": foreign.RGB_MEAN[::-1]}])
+def test_oxfords_weights_are_noted_to_be_tested_at_the_papers_scales(
+    tmp_path, monkeypatch, network, classes, told, options
+):
+    monkeypatch.setattr(first_layer, "_OXFORD_FILTERS", (0, 1, 2, 3))
+    monkeypatch.setattr(first_layer, "_OXFORD_ROWS", _OXFORD_ROWS[:4])
+    net = foreign.plain(network, white=255, classes=classes)
+    net.convolutions[0][2][:, :, 0] = _OXFORD_ROWS[:4].numpy()[:, ::-1] / 8
+    trained = TrainedPreprocessing(**options, **({"std": (1.0, 1.0, 1.0)} if options else {}))
+    found = import_weights(saved(foreign.state_dict(net, "torchvision"), tmp_path), tmp_path / "run", trained=trained)
+    said = [note for note in found.notes if "--scales" in note]
+    assert len(said) == told
+    if told:
+        row = reported(TABLE_4, network, "256:512")
+        assert said[0].endswith(f"test with --scales {','.join(map(str, row.test))}")
+
+
+def test_other_weights_are_not_noted_to_be_tested_at_other_scales(tmp_path):
+    file = saved(foreign.state_dict(foreign.plain("D", classes=1000), "torchvision"), tmp_path)
+    assert import_weights(file, tmp_path / "run").notes == ()
 
 
 def test_pixels_in_0_to_255_are_refused_unless_told(tmp_path):
