@@ -1,5 +1,6 @@
 """Whole Keras models give the scores of their layers, or are refused by the name of the layer that hinders it."""
 
+import json
 from itertools import pairwise
 
 import foreign_weights as foreign
@@ -8,10 +9,12 @@ import pytest
 import torch
 
 pytest.importorskip("h5py")
+import h5py
 import keras_models as keras
 from keras_models import dense, layer, random
 
 from verydeep import TakenWeights, import_weights, load, load_model
+from verydeep.networks.foreign import keras as keras_files
 
 SIDE, CHANNELS = 64, 32
 RGB = foreign.images(SIDE)
@@ -250,3 +253,21 @@ def test_what_comes_before_pool5_is_refused_by_name(tmp_path, layers, message):
     with pytest.raises(ValueError, match=message) as caught:
         import_weights(keras.write(tmp_path / "net.h5", layers), tmp_path / "run")
     assert "\n" not in str(caught.value)
+
+
+def test_an_array_that_many_layers_share_does_not_fill_memory(tmp_path, monkeypatch):
+    """Arrays of half precision are copied wherever they are used."""
+    copies, times = [], 4
+    monkeypatch.setattr(keras_files, "allowed_bytes", lambda size: times * size)
+    monkeypatch.setattr(torch.Tensor, "float", lambda value: copies.append(value) or value.to(torch.float32))
+    kernel = random(3, 3, CHANNELS, CHANNELS).astype(np.float16)
+    conv = layer("Conv2D", "conv", [kernel], strides=[1, 1], padding="same", activation="relu")
+    file = keras.write(tmp_path / "net.h5", [INPUT, conv])
+    with h5py.File(file, "r+") as opened:
+        model = json.loads(opened.attrs["model_config"])
+        model["config"]["layers"] += model["config"]["layers"][1:] * 300
+        opened.attrs["model_config"] = json.dumps(model)
+    with pytest.raises(ValueError, match=r"cannot be read: with the layer conv .* share an array") as caught:
+        import_weights(file, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert len(copies) <= times * file.stat().st_size // (4 * kernel.size) + 1

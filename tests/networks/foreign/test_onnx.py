@@ -208,6 +208,26 @@ def test_arrays_that_share_the_bytes_of_one_file_do_not_fill_memory(tmp_path, mo
         import_weights(file, tmp_path / "run")
 
 
+@pytest.mark.parametrize(("kind", "shape"), [("Conv", (32, 32, 3, 3)), ("MatMul", (96, 96))])
+def test_an_array_that_many_nodes_share_does_not_fill_memory(tmp_path, monkeypatch, kind, shape):
+    copies, to_array = [], onnx.numpy_helper.to_array
+    monkeypatch.setattr(named_arrays, "_LEAST_ALLOWED", 0)
+    monkeypatch.setattr(onnx.numpy_helper, "to_array", lambda one: copies.append(one.name) or to_array(one))
+    graph = Graph(["batch", 3, SIDE, SIDE])
+    if kind == "MatMul":
+        graph.add("Flatten", axis=1)
+    padded = {"pads": [1] * 4} if kind == "Conv" else {}
+    graph.add(kind, np.ones(shape, np.float32), **padded)
+    for number in range(500):
+        graph.nodes.append(onnx.helper.make_node(kind, [graph.last, "c0"], [f"y{number}"], **padded))
+        graph.last = f"y{number}"
+    file = graph.save(tmp_path / "n.onnx")
+    with pytest.raises(ValueError, match=rf"cannot be read: with the node \w+ \({kind}\) .* share an array") as refusal:
+        import_weights(file, tmp_path / "run")
+    assert "\n" not in str(refusal.value)
+    assert len(copies) <= 4 * file.stat().st_size // (4 * np.prod(shape)) + 1
+
+
 def test_arrays_of_nodes_are_looked_for_beside_the_graph_too(tmp_path, monkeypatch):
     """ONNX would look for them in the current folder."""
     net = foreign.plain("A")

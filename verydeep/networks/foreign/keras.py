@@ -17,7 +17,7 @@ from verydeep.networks.architecture import CONFIGURATIONS
 from verydeep.networks.foreign.heads import Affine, Head, channels_first
 from verydeep.networks.foreign.keras_layers import keras_network
 from verydeep.networks.foreign.layouts import Layout, TakenWeights
-from verydeep.networks.foreign.named_arrays import NamedArrays
+from verydeep.networks.foreign.named_arrays import NamedArrays, allowed_bytes
 from verydeep.networks.foreign.reader_process import read_apart
 from verydeep.networks.foreign.reader_program import CONFIGURATION
 from verydeep.networks.foreign.recognition import HEAD, fc6_window, last_channels
@@ -41,7 +41,8 @@ def read_keras(path: Path, taken: TakenWeights) -> NamedArrays:
         layers.setdefault(name.partition("/")[2].rpartition(".")[0], []).append(value)
     model = _configuration(told)
     if model is not None:
-        return keras_network(model, layers, convolutions_only=taken.convolutions_only)
+        allowed = allowed_bytes(path.stat().st_size)
+        return keras_network(model, layers, allowed=allowed, convolutions_only=taken.convolutions_only)
     return _from_kernels(_kernels(layers), "keras")
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.foreign.keras_operations import of_channels, operation_steps, picked_channel
-from verydeep.networks.foreign.layers_in_order import LayerStep, StepKind, after_pool5, from_layers, way_out
+from verydeep.networks.foreign.layers_in_order import LayerStep, StepKind, added, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.numbers import counted
 
@@ -45,19 +45,22 @@ _KERAS_EPSILON = 1e-3
 
 
 def keras_network(
-    model: Mapping[str, Any], arrays: Mapping[str, list[Tensor]], *, convolutions_only: bool = False
+    model: Mapping[str, Any], arrays: Mapping[str, list[Tensor]], *, allowed: int, convolutions_only: bool = False
 ) -> NamedArrays:
     """Return the VGG of a Keras model's configuration and its layers' arrays.
 
     Args:
         model: the configuration, as it is read from JSON.
         arrays: the arrays of each layer, by its name, or by its place where the file has no names.
+        allowed: bytes that the arrays of all layers may have.
         convolutions_only: leave out the layers after pool5.
 
     Raises:
-        ValueError: a layer that the paper's networks do not have, branches, or a damaged file; it is named.
+        ValueError: a layer that the paper's networks do not have, branches, more bytes than allowed, or a damaged
+            file; it is named.
     """
     steps: list[LayerStep] = []
+    left = allowed
     notes: list[str] = []
     sides: list[int | None] = []
     try:
@@ -69,7 +72,8 @@ def keras_network(
             elif kind in _RESIZING:
                 notes.append(f"its {kind} is left out: images come in the size of the crop")
             elif not kind.startswith("Random") and kind not in _WITHOUT_EFFECT:
-                steps += _steps(kind, layer, arrays.get(name if by_name else layer["place"], []))
+                held = arrays.get(name if by_name else layer["place"], [])
+                left = added(steps, _steps(kind, layer, held), left)
             if convolutions_only and after_pool5(steps):
                 break
     except KeyError as error:

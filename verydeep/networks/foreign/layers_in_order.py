@@ -1,6 +1,6 @@
 """Networks given as a list of layers, by Keras' configuration or an ONNX graph, and the VGG in them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -30,6 +30,23 @@ class LayerStep:
     name: str
     weight: Tensor = field(default_factory=lambda: torch.ones(1))
     bias: Tensor = field(default_factory=lambda: torch.zeros(1))
+
+
+def added(steps: list[LayerStep], more: Iterable[LayerStep], left: int) -> int:
+    """Add layers to those that were read before; return how many of the `left` bytes their arrays leave.
+
+    Raises:
+        ValueError: none, since layers share an array of the file, of which each may need a copy.
+    """
+    for step in more:
+        left -= step.weight.nbytes + step.bias.nbytes
+        if left < 0:
+            raise ValueError(
+                f"with {step.name} its layers need many times the bytes of the file: several of them share an array, "
+                "which those of the paper's networks do not"
+            )
+        steps.append(step)
+    return left
 
 
 def from_layers(steps: Sequence[LayerStep], layout: Layout, *, side: int | None, notes: Sequence[str]) -> NamedArrays:

@@ -38,7 +38,8 @@ def read_onnx(path: Path, taken: TakenWeights) -> NamedArrays:
     size = sum(file.stat().st_size for file in (path, *beside))
     for tensor in tensors:
         _check_claim(tensor, size)
-    return replace(onnx_network(model.graph, convolutions_only=taken.convolutions_only), beside=tuple(beside))
+    read = onnx_network(model.graph, allowed=allowed_bytes(size), convolutions_only=taken.convolutions_only)
+    return replace(read, beside=tuple(beside))
 
 
 def onnx_names_beside(path: Path) -> list[str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.machine.libraries import library
-from verydeep.networks.foreign.layers_in_order import LayerStep, after_pool5, from_layers, way_out
+from verydeep.networks.foreign.layers_in_order import LayerStep, added, after_pool5, from_layers, way_out
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.numbers import counted
 
@@ -42,27 +42,31 @@ class _Walk:
     current: str
     """The output of the layers that were read so far."""
     order: Literal["nchw", "nhwc", "rows"]
+    left: int
+    """Bytes that the arrays of further steps may have."""
     steps: list[LayerStep] = field(default_factory=list)
     shapes: set[str] = field(default_factory=set)
     """Tensors that hold shapes or parts of them."""
 
 
-def onnx_network(graph: Any, *, convolutions_only: bool = False) -> NamedArrays:
+def onnx_network(graph: Any, *, allowed: int, convolutions_only: bool = False) -> NamedArrays:
     """Return the VGG that a graph computes.
 
     Args:
         graph: the `onnx.GraphProto`, with all its arrays in it.
+        allowed: bytes that the arrays of all layers may have.
         convolutions_only: leave out the layers after pool5.
 
     Raises:
-        ValueError: an operator that the paper's networks do not have, or branches; the node is named.
+        ValueError: an operator that the paper's networks do not have, branches, or more bytes than allowed; the node is
+            named.
     """
     constants = {tensor.name: tensor for tensor in graph.initializer}
     given = [value for value in graph.input if value.name not in constants]
     if len(given) != 1:
         raise ValueError(f"its graph takes {counted(len(given), 'input')}, where a VGG takes images alone")
     order, side = _images(given[0])
-    walk = _Walk(onnx=library("onnx"), constants=constants, current=given[0].name, order=order)
+    walk = _Walk(onnx=library("onnx"), constants=constants, current=given[0].name, order=order, left=allowed)
     for node in graph.node:
         try:
             _read_node(walk, node)
@@ -110,7 +114,7 @@ def _read_node(walk: _Walk, node: Any) -> None:
         others = [one for one in node.input if one and one not in walk.constants and one not in walk.shapes]
         if others != [walk.current]:
             raise ValueError(f"it has branches: {name} takes {', '.join(others) or 'nothing'}")
-        walk.steps += _steps(walk, node, name)
+        walk.left = added(walk.steps, _steps(walk, node, name), walk.left)
         walk.current = node.output[0]
 
 
