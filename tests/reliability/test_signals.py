@@ -116,7 +116,8 @@ def longest(figure):
     seconds = {}
     yield seconds
     slowest = max(seconds, key=seconds.get)
-    told = f"at {len(seconds)} moments: exit status 143 after at most {seconds[slowest]:.1f} s ({slowest})"
+    statuses = "exit status 143, of SIGHUP and SIGQUIT 129 and 131,"
+    told = f"at {len(seconds)} moments: {statuses} after at most {seconds[slowest]:.1f} s ({slowest})"
     figure(6, "SIGTERM", f"{told}; no step lost, no process left, resumed to the same weights")
 
 
