@@ -18,20 +18,39 @@ def most(battery):
     return 97 if battery else 37
 
 
-def jobs(folder, runs, most):
-    """Return jobs with many numbers of images, batches of 1 to 6, broken images, and fewer images than processes."""
-    sizes = [*SIZES, most, most, most]
-    plain = [{"images": n, "pixels": pixels} for n, pixels in zip(sizes, [*PIXELS, 1, 10**6], strict=True)]
+@pytest.fixture(scope="module")
+def kinds(battery, most):
+    """Return jobs with many numbers of images, batches of 1 to 6, broken images, and fewer images than processes.
+
+    Those for `four` processes run on as many in the suite too.
+    """
+    if battery:
+        plain = [{"images": n, "pixels": pixels} for n in (*SIZES, most) for pixels in PIXELS]
+    else:
+        plain = [{"images": n, "pixels": pixels} for n, pixels in zip((*SIZES, most), PIXELS, strict=True)]
     special = [
-        {"images": 3},
-        {"images": 1},
-        {"images": most, "bad": [0, 1, 2, 3, most // 2, most - 1]},
-        {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1},  # all images of one process of four, and more
-        {"images": 14, "protocol": "both", "scales": [256, 300]},
+        {"images": most, "pixels": 1, "four": True},
+        {"images": most, "pixels": 10**6},
+        {"images": 3, "four": True},
+        {"images": 1, "four": True},
+        {"images": most, "bad": [0, 1, 2, 3, most // 2, most - 1], "four": True},
+        {"images": 13, "bad": [1, 5, 9, 3, 7], "between": 1, "four": True},  # all of one process of four, and more
+        {"images": 14, "protocol": "both", "scales": [256, 300], "four": True},
         {"images": 14, "workers": 1},
-        {"images": 15, "between": 1000, "protocol": "centre"},
+        {"images": 15, "between": 1000, "protocol": "centre", "four": True},
     ]
-    return [{"runs": runs, "out": str(folder / str(number)), **job} for number, job in enumerate([*plain, *special])]
+    return [{**plain[0], "four": True}, *plain[1:], *special]
+
+
+@pytest.fixture(scope="module")
+def places(battery, kinds):
+    """Return {processes: places among the jobs}: all of them, but on four processes in the suite some."""
+    everything = range(len(kinds))
+    return {2: everything, 4: everything if battery else [at for at in everything if kinds[at].get("four")]}
+
+
+def jobs(folder, runs, kinds):
+    return [{**job, "runs": runs, "out": str(folder / str(number))} for number, job in enumerate(kinds)]
 
 
 def failing_jobs(folder, runs, most):
@@ -51,7 +70,8 @@ def failing_jobs(folder, runs, most):
 def together(python, processes, jobs, folder):
     """Run jobs on several processes; return what each process met in each job."""
     where = {"module": several_evaluations.__name__, "work": "run_all"}
-    status, said, _ = several_processes.forked(python, processes, jobs, folder, seconds=200, **where)
+    seconds = 200 + 10 * len(jobs)
+    status, said, _ = several_processes.forked(python, processes, jobs, folder, seconds=seconds, **where)
     assert status == 0, said
     return [several_processes.runs_of(job, processes) for job in jobs]
 
@@ -62,25 +82,25 @@ def runs(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory, runs, most):
+def alone(tmp_path_factory, runs, kinds):
     folder = tmp_path_factory.mktemp("alone")
-    return [several_evaluations.run(job) for job in jobs(folder, runs, most)]
+    return [several_evaluations.run(job) for job in jobs(folder, runs, kinds)]
 
 
 @pytest.fixture(scope="module")
-def met_by(python, tmp_path_factory, runs, most):
-    """Return {processes: what they met}; two run the failing jobs as well, four run every other job."""
+def met_by(python, tmp_path_factory, runs, most, kinds, places):
+    """Return {processes: what they met}; two run the failing jobs as well."""
     two, four = (tmp_path_factory.mktemp(name) for name in ("two", "four"))
+    of_four = [kinds[at] for at in places[4]]
     return {
-        2: together(python, 2, [*jobs(two, runs, most), *failing_jobs(two, runs, most)], two),
-        4: together(python, 4, jobs(four, runs, most)[::2], four),
+        2: together(python, 2, [*jobs(two, runs, kinds), *failing_jobs(two, runs, most)], two),
+        4: together(python, 4, jobs(four, runs, of_four), four),
     }
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_the_integers_are_those_of_one_process(tmp_path, runs, most, alone, met_by, processes, figure):
-    of_these = slice(None, None, processes // 2)
-    its_jobs, expectations = jobs(tmp_path, runs, most)[of_these], alone[of_these]
+def test_the_integers_are_those_of_one_process(kinds, places, alone, met_by, processes, figure):
+    its_jobs, expectations = ([of[at] for at in places[processes]] for of in (kinds, alone))
     found = met_by[processes][: len(its_jobs)]
     greatest = 0.0
     for job, expected, met in zip(its_jobs, expectations, found, strict=True):
@@ -101,7 +121,7 @@ def test_the_integers_are_those_of_one_process(tmp_path, runs, most, alone, met_
                 assert one["asked"] == sorted(scales * list(range(rank, job["images"], processes)))
     wrong = [met["figures"]["per_run"][0]["top1_wrong"] for met in alone]
     assert 0 < sum(wrong) < sum(met["figures"]["n"] for met in alone)
-    same = f"{processes} processes, {len(its_jobs)} sizes: the integers of one, posteriors within {greatest:.0e}"
+    same = f"{processes} processes, {len(its_jobs)} evaluations: the integers of one, posteriors within {greatest:.0e}"
     figure(20, "exact evaluation", same)
 
 
