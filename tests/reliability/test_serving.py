@@ -46,8 +46,8 @@ def client(run):
         yield client
 
 
-def resident():
-    return psutil.Process().memory_info().rss
+def resident(process=None):
+    return (process or psutil.Process()).memory_info().rss
 
 
 def mutated(data, rng):
@@ -117,21 +117,30 @@ BOMBS = {
     "dimensions": lambda: (png(50_000, 50_000), 422),
     "pixels": lambda: (png(8000, 8000, zeros(2**22)), 422),
     "elongated": lambda: (png(1, 60, zeros(240)), 422),
-    "rescaled": lambda: (png(3, 120_000, zeros(2**20)), 422),
     "text": lambda: (png(40, 40, zeros(4840), [(b"zTXt", b"a\0\0" + zeros(20 * 2**20))]), 422),
     "profile": lambda: (png(40, 40, zeros(4840), [(b"iCCP", b"a\0\0" + zeros(20 * 2**20))]), 422),
     "a byte over the limit": lambda: (b"\xff" * (LIMIT + 1), 413),
 }
 
 
+@pytest.fixture(scope="module")
+def taken(battery, figure):
+    """Collect the seconds in which each kind of bomb was refused; what other tests do beside it counts in the suite."""
+    seconds = {}
+    yield seconds
+    if battery and seconds:
+        longest = 1000 * max(seconds.values())
+        figure(24, "bombs", f"{len(seconds)} kinds, refused within {longest:.0f} ms (the faster of two answers)")
+
+
 @pytest.mark.parametrize("kind", BOMBS)
-def test_bombs_are_refused_at_once(client, kind, battery):
-    body, status = BOMBS[kind]()
-    before = resident()
-    seconds = quickest(lambda: client.post("/v1/predict", content=body), status, battery)
-    if battery:  # what other tests do beside this one counts otherwise
-        assert seconds < SECONDS
-        assert resident() - before < GROWTH
+def test_bombs_are_refused_at_once(apart, taken, kind, battery):
+    (server, asked), (body, status) = apart, BOMBS[kind]()
+    before = resident(server)
+    taken[kind] = quickest(lambda: asked.post("/v1/predict", content=body), status, battery)
+    if battery:
+        assert taken[kind] < SECONDS
+        assert resident(server) - before < GROWTH
 
 
 def quickest(send, status, battery):
@@ -144,7 +153,7 @@ def quickest(send, status, battery):
     return min(seconds)
 
 
-def test_bombs_in_other_bodies_are_refused_at_once(asked, figure, battery):
+def test_bombs_in_other_bodies_are_refused_at_once(asked, taken, battery):
     infer = "/v2/models/tiny/infer"
     wide = b'{"inputs":[' + b",".join([b"[]"] * (LIMIT // 4)) + b"]}"
     parts = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\nx\r\n' * 10_000
@@ -164,9 +173,9 @@ def test_bombs_in_other_bodies_are_refused_at_once(asked, figure, battery):
         "headers of parts": (lambda: asked.post("/v1/predict", content=headers, headers=MULTIPART), 400),
     }
     seconds = {kind: quickest(send, status, battery) for kind, (send, status) in sent.items()}
+    taken |= seconds
     if battery:
-        assert {kind: taken for kind, taken in seconds.items() if taken >= SECONDS} == {}
-        figure(24, "bombs", f"{len(BOMBS) + len(sent)} kinds, refused within {1000 * max(seconds.values()):.0f} ms")
+        assert {kind: needed for kind, needed in seconds.items() if needed >= SECONDS} == {}
 
 
 MULTIPART = {"Content-Type": "multipart/form-data; boundary=b"}
@@ -247,13 +256,18 @@ ENDINGS = {"onnx": "onnx", "torch": "pt2", "openvino": "xml", **({"ncnn": "ncnn.
 
 
 @pytest.fixture(scope="module")
-def asked(run, client, battery):
-    """A client; in the battery of a service in a process of its own, which times nothing but the service."""
+def apart(run, client, battery):
+    """A service's process and a client; in the battery a process of its own, which times nothing but the service."""
     if not battery:
-        yield client
+        yield psutil.Process(), client
         return
-    with started(run) as (_, asked):
-        yield asked
+    with started(run) as service:
+        yield service
+
+
+@pytest.fixture
+def asked(apart):
+    return apart[1]
 
 
 @pytest.fixture(params=["run", *ENDINGS])
