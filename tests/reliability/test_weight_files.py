@@ -1,6 +1,7 @@
 """Files of weights are like any other input: nothing in them is run, and damaged ones end in one line."""
 
 import io
+import json
 import pickle
 import random
 import resource
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from damage import damaged
+from onnx_models import as_pytorch
 from pickled_code import Payload
 from safetensors.torch import save_file
 
-from verydeep import import_weights, load
+from verydeep import TrainedPreprocessing, import_weights, load
 from verydeep.networks.foreign import reader_process
-from verydeep.networks.foreign.weight_files import read_weights
+from verydeep.networks.foreign.weight_files import _READERS, _kind, read_weights
 from verydeep.runs.foreign_model import foreign_model
 
 # the pickle wall
@@ -66,7 +68,10 @@ def metadata(mark):
 
 
 FORMS = (zipped, legacy, oldest, bare, objects, metadata)
-SUFFIXES = (".pt", ".pth", ".tar", ".bin", ".safetensors", ".h5", ".keras", ".caffemodel", ".mat", ".npy", ".metadata")
+SUFFIXES = (*_READERS, ".metadata")
+
+SAME_FORMAT = {".pt", ".ckpt", ".bin", ".hdf5"}
+"""Suffixes of files that are the same, byte for byte, under another one."""
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -125,6 +130,8 @@ def whole(tmp_path_factory):
     torch.save(state, folder / "zip.pth")
     torch.save({"state_dict": state, "epoch": 1}, folder / "legacy.tar", _use_new_zipfile_serialization=False)
     save_file(foreign.state_dict(net, "timm"), folder / "timm.safetensors", metadata={"mean": "0.5,0.5,0.5"})
+    index = {"weight_map": dict.fromkeys(state, SHARD)}
+    (folder / "shards.safetensors.index.json").write_text(json.dumps(index))
     foreign.write_keras(net, folder / "legacy.h5", form="legacy")
     foreign.write_keras(net, folder / "whole.h5", form="whole")
     foreign.write_keras(net, folder / "new.weights.h5", form="new")
@@ -134,16 +141,32 @@ def whole(tmp_path_factory):
     (folder / "new.caffemodel").write_bytes(foreign.caffemodel(net, old=False))
     foreign.write_matconvnet(net, folder / "old.mat", old=True)
     foreign.write_matconvnet(net, folder / "new.mat", old=False, classes=["a", "b", "c"], compress=True)
+    layers = foreign.numpy_layers(net)
+    for name, form in (("arrays.npz", "npz"), ("lists.npy", "lists"), ("pairs.npy", "dictionaries")):
+        foreign.write_numpy(folder / name, form, layers)
+    as_pytorch(net, folder / "inside.onnx", side=32)
     files = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-    assert {Path(name).suffix for name in files} >= set(SUFFIXES) - {".pt", ".bin", ".npy", ".metadata"}
+    assert {_kind(Path(name)) for name in files} == _READERS.keys() - SAME_FORMAT
     return files
+
+
+SHARD = "shard.safetensors"
+"""The file that holds the arrays of the index among the whole files."""
+
+
+@pytest.fixture
+def beside(tmp_path):
+    """Return a folder with the shard in it."""
+    net = foreign.plain("A", window=1, classes=3)
+    save_file(foreign.state_dict(net, "torchvision"), tmp_path / SHARD)
+    return tmp_path
 
 
 def outcome(file):
     """`read`, or the message of a ValueError or OSError on one line."""
-    told = "read"
+    told, numpy = "read", file.suffix in (".npz", ".npy")
     try:
-        foreign_model(read_weights(file))
+        foreign_model(read_weights(file), trained=TrainedPreprocessing(channels="bgr" if numpy else None))
     except UnicodeError:
         raise
     except (ValueError, OSError) as error:
@@ -152,24 +175,24 @@ def outcome(file):
     return told
 
 
-def test_whole_files_are_read(whole, tmp_path):
+def test_whole_files_are_read(whole, beside):
     for name, content in whole.items():
-        file = tmp_path / name
+        file = beside / name
         file.write_bytes(content)
         assert outcome(file) == "read", name
 
 
-def test_damaged_files_end_in_one_line(whole, battery, figure, tmp_path, monkeypatch):
+def test_damaged_files_end_in_one_line(whole, battery, figure, beside, monkeypatch):
     monkeypatch.setattr(reader_process, "PATIENCE", 4.0)  # for a reader that hangs
     rng, read, given_up, whole_after_cut = random.Random(22), 0, 0, []
-    quick = [name for name in whole if not name.endswith((".h5", ".keras", ".mat"))]
+    quick = [name for name in whole if not name.endswith((".h5", ".keras", ".mat", ".npz", ".npy"))]
     slow = [name for name in whole if name not in quick]  # a process each
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     count = 10_000 if battery else 150
     for number in range(count):
         name = rng.choice(quick if number % 10 else slow)
         content = damaged(whole[name], rng)
-        file = tmp_path / f"damaged-{name}"
+        file = beside / f"damaged-{name}"
         file.write_bytes(content)
         told = outcome(file)
         read += told == "read"

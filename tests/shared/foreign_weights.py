@@ -195,6 +195,25 @@ def write_keras(net, path, *, form="legacy", **names):
                 group[one] = value
 
 
+def numpy_layers(net):
+    """Kernels HWIO, rows of fc6 in h, w, c order, under the paper's names."""
+    names = [f"conv{stage}_{position}" for stage, position, *_ in net.convolutions] + ["fc6", "fc7", "fc8"]
+    return {name: values for name, (_, *values) in zip(names, keras_layers(net), strict=False)}
+
+
+def write_numpy(path, form, named):
+    """A `npz`, or a `.npy` of a dictionary of `lists` or of `dictionaries`."""
+    if form == "npz":
+        arrays = {f"{name}_{kind}": v for name, values in named.items() for kind, v in zip("Wb", values, strict=True)}
+        np.savez(path, **arrays)
+    elif form == "lists":
+        np.save(path, named, allow_pickle=True)
+    else:
+        pairs = {name: dict(zip(("weights", "biases"), values, strict=True)) for name, values in named.items()}
+        np.save(path, pairs, allow_pickle=True)
+    return path
+
+
 # Caffe, by the wire format of protocol buffers
 
 

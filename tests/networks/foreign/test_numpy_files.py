@@ -16,23 +16,8 @@ RGB = foreign.images(64)
 NET = foreign.plain("D", white=255)
 
 
-def layers(net=NET):
-    """Kernels HWIO, rows of fc6 in h, w, c order, under the paper's names."""
-    names = [f"conv{stage}_{position}" for stage, position, *_ in net.convolutions] + ["fc6", "fc7", "fc8"]
-    return {name: values for name, (_, *values) in zip(names, foreign.keras_layers(net), strict=False)}
-
-
 def write(path, form, named=None):
-    named = layers() if named is None else named
-    if form == "npz":
-        arrays = {f"{name}_{kind}": v for name, values in named.items() for kind, v in zip("Wb", values, strict=True)}
-        np.savez(path, **arrays)
-    elif form == "lists":
-        np.save(path, named, allow_pickle=True)
-    else:
-        pairs = {name: dict(zip(("weights", "biases"), values, strict=True)) for name, values in named.items()}
-        np.save(path, pairs, allow_pickle=True)
-    return path
+    return foreign.write_numpy(path, form, foreign.numpy_layers(NET) if named is None else named)
 
 
 @pytest.mark.parametrize("form", ["npz", "lists", "dictionaries"])
@@ -84,7 +69,7 @@ PYTHON_2 = (
 def test_layers_in_any_order_go_by_their_names(tmp_path, form, heads):
     places = iter(heads)
     order = [next(places) if name.startswith("fc") else name for name in PYTHON_2]
-    named = layers(SAME_SIZES)
+    named = foreign.numpy_layers(SAME_SIZES)
     suffix = "npz" if form == "npz" else "npy"
     file = write(tmp_path / f"vgg16.{suffix}", form, {name: named[name] for name in order})
     found = import_weights(file, tmp_path / "run", trained=BGR)
@@ -96,7 +81,7 @@ def test_layers_in_any_order_go_by_their_names(tmp_path, form, heads):
 @pytest.mark.parametrize("heads", list(itertools.permutations(("fc1", "fc2", "predictions"))), ids="-".join)
 def test_keras_names_go_before_the_order_of_its_file(tmp_path, heads, monkeypatch):
     pytest.importorskip("h5py")
-    named = {name: layer for layer in foreign.keras_layers(SAME_SIZES) for name in layer[:1]}
+    named = {name: layer for layer in foreign.keras_foreign.numpy_layers(SAME_SIZES) for name in layer[:1]}
     mixed = [named[name] for name in (*heads, *sorted(named.keys() - {*heads}, reverse=True))]
     with monkeypatch.context() as patch:
         patch.setattr(foreign, "keras_layers", lambda _net: mixed)
@@ -113,7 +98,9 @@ def test_heads_of_two_layers_go_by_their_names(tmp_path, names):
     first, last = (rng.normal(0, (2 / 128) ** 0.5, (128, 128)).astype(np.float32) for _ in names)
     biases = rng.normal(0, 0.1, (2, 128)).astype(np.float32)
     head = {"fc6": [first, biases[0]], "fc8": [last, biases[1]]}
-    convolutions = {name: values for name, values in reversed(layers().items()) if name.startswith("conv")}
+    convolutions = {
+        name: values for name, values in reversed(foreign.numpy_layers(NET).items()) if name.startswith("conv")
+    }
     file = write(tmp_path / "net.npz", "npz", {**{name: head[name] for name in names}, **convolutions})
     import_weights(file, tmp_path / "run", trained=BGR)
     pool5 = foreign.features(NET, foreign.caffe_pixels(RGB)).transpose(0, 2, 3, 1).reshape(len(RGB), -1)

@@ -7,65 +7,16 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("onnx")
+import onnx
+from onnx_models import Graph, as_pytorch, convolutions
+
 from verydeep import TakenWeights, TrainedPreprocessing, import_weights, load, load_model
 from verydeep.networks.foreign import named_arrays
-
-onnx = pytest.importorskip("onnx")
 
 SIDE = 64
 RGB = foreign.images(SIDE)
 CAFFE_MEAN = np.array(foreign.RGB_MEAN[::-1], np.float32)
-
-
-class Graph:
-    """A graph that grows node by node, each taking what the last one gives."""
-
-    def __init__(self, shape):
-        self.nodes, self.constants, self.last = [], [], "images"
-        self.given = [onnx.helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, shape)]
-
-    def add(self, kind, *arrays, backwards=False, **attributes):
-        names = []
-        for array in arrays:
-            names.append(f"c{len(self.constants)}")
-            self.constants.append(onnx.numpy_helper.from_array(np.asarray(array), names[-1]))
-        inputs = [*names, self.last] if backwards else [self.last, *names]
-        self.last = f"x{len(self.nodes)}"
-        self.nodes.append(onnx.helper.make_node(kind, inputs, [self.last], **attributes))
-
-    def save(self, path, *, inputs=False, beside=False):
-        given = list(self.given)
-        if inputs:  # as versions before 4 list them
-            given += [onnx.helper.make_tensor_value_info(one.name, one.data_type, one.dims) for one in self.constants]
-        result = [onnx.helper.make_tensor_value_info(self.last, onnx.TensorProto.FLOAT, ["b", "n"])]
-        model = onnx.helper.make_model(onnx.helper.make_graph(self.nodes, "vgg", given, result, self.constants))
-        onnx.save(model, path, save_as_external_data=beside, location=f"{path.name}.data", size_threshold=0)
-        return path
-
-
-def convolutions(graph, net, **padded):
-    before = 1
-    for stage, _, kernel, bias, norm in [*net.convolutions, (6, 0, None, None, None)]:
-        if stage != before:
-            graph.add("MaxPool", kernel_shape=[2, 2], strides=[2, 2])
-        if kernel is not None:
-            graph.add("Conv", kernel, bias, **padded or {"pads": [kernel.shape[-1] // 2] * 4})
-            if norm is not None:
-                graph.add("BatchNormalization", *norm, epsilon=1e-5)
-            graph.add("Relu")
-        before = stage
-
-
-def as_pytorch(net, path, **how):
-    graph = Graph(["batch", 3, SIDE, SIDE])
-    convolutions(graph, net)
-    graph.add("AveragePool", kernel_shape=[1, 1], strides=[1, 1])
-    graph.add("Flatten", axis=1)
-    for number, (weights, bias) in enumerate(net.connected):
-        graph.add("Gemm", weights.reshape(len(weights), -1), bias, transB=1)
-        if number < 2:
-            graph.add("Relu")
-    return graph.save(path, **how)
 
 
 def as_the_zoo(net, path):
@@ -161,6 +112,7 @@ def test_what_is_no_vgg_is_refused_by_its_node(tmp_path):
     ("change", "reason"),
     [
         (lambda graph: graph.node[0].attribute[0].ints.__setitem__(0, 0), "where the paper's networks keep height"),
+        (lambda graph: graph.node[0].attribute[0].ClearField("type"), r"the attribute pads of the node x\d+ is empty"),
         (lambda graph: setattr(graph.node[1], "op_type", "LeakyRelu"), "LeakyRelu"),
         (lambda graph: graph.node[2].input.append("images"), "branches"),
         (lambda graph: graph.initializer[0].dims.__setitem__(0, 10**12), "claims 1000000000000 x"),
@@ -179,6 +131,16 @@ def test_changed_graphs_are_refused_with_the_reason(tmp_path, change, reason):
     with pytest.raises(ValueError, match=reason) as refusal:
         import_weights(file, tmp_path / "run")
     assert "\n" not in str(refusal.value)
+
+
+def test_a_file_whose_last_bytes_are_missing_is_refused(tmp_path):
+    """Four of them are a field of their own: without it the rest is a whole message."""
+    file = as_pytorch(foreign.plain("A"), tmp_path / "n.onnx")
+    content = file.read_bytes()
+    for missing in range(1, 7):
+        file.write_bytes(content[:-missing])
+        with pytest.raises(ValueError, match="cut off" if missing == 4 else "damaged, or not an ONNX file"):
+            import_weights(file, tmp_path / "run")
 
 
 def test_arrays_beside_the_graph_must_be_there_and_whole(tmp_path):

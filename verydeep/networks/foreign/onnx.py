@@ -20,6 +20,9 @@ _OWN_METADATA = "verydeep"
 _LARGEST = 2**31
 """Bytes that protocol buffers can have."""
 
+_FIRST_OF_VERSIONED_OPERATORS = 3
+"""Version of the format since which a file states versions of its operators, after its graph."""
+
 
 def read_onnx(path: Path, taken: TakenWeights) -> NamedArrays:
     """Read the VGG of an ONNX file: its weights by the order of the graph, and its preprocessing of pixels.
@@ -30,6 +33,8 @@ def read_onnx(path: Path, taken: TakenWeights) -> NamedArrays:
     model = _parsed(path)
     if not model.graph.node:
         raise ValueError("it is damaged, or not an ONNX file: its graph is empty")
+    if model.ir_version >= _FIRST_OF_VERSIONED_OPERATORS and not model.opset_import:
+        raise ValueError("it is cut off: after its graph it does not state the versions of its operators")
     if any(entry.key == _OWN_METADATA for entry in model.metadata_props):
         raise ValueError("verydeep export wrote it: `predict` reads it as it is; import the run that it was made from")
     tensors = _tensors(model)

@@ -125,7 +125,10 @@ def _computes_shapes(walk: _Walk, node: Any) -> bool:
 
 
 def _attributes(walk: _Walk, node: Any) -> dict[str, Any]:
-    return {one.name: walk.onnx.helper.get_attribute_value(one) for one in node.attribute}
+    told = {one.name: walk.onnx.helper.get_attribute_value(one) for one in node.attribute}
+    if empty := [name for name, value in told.items() if value is None]:
+        raise ValueError(f"it is damaged: the attribute {empty[0]} of the node {node.name or node.output[0]} is empty")
+    return told
 
 
 def _array(walk: _Walk, name: str, *, integers: bool = False) -> Tensor:
