@@ -1,4 +1,4 @@
-"""Files of every format hold the pixels that they are meant to, and training, tests and predictions see the same."""
+"""Files of every format hold the pixels that they are meant to; training, tests, predictions and services see those."""
 
 from types import SimpleNamespace
 
@@ -19,6 +19,8 @@ from verydeep.images.rescaled import RescaledImages, rescaled_images
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.networks.architecture import Architecture
 from verydeep.prediction.predict import predict
+from verydeep.serving.options import Limits
+from verydeep.serving.prepared_images import prepared
 
 BLOCK = 16
 """Pixels along a side of a patch of one colour: no block of a JPEG reaches over its border."""
@@ -265,13 +267,22 @@ def seen_in_predictions(name, data, folder, monkeypatch):
     return net.seen[0][0]
 
 
+def seen_in_a_service(name, data, side):
+    return prepared(data, [side], Limits(), name).pixels[side].float()
+
+
 @pytest.fixture(scope="module")
-def table():
+def table(figure):
     greatest = {}
     yield greatest
     print()
     for what, difference in greatest.items():
         print(f"{what:34}{difference:6.2f}")
+    lossless, lossy = (
+        max((greatest[what] for what in kinds if what in greatest), default=0) for kinds in (LOSSLESS, LOSSY)
+    )
+    told = f"{len(greatest)} kinds of files: within {lossless:.2f} of 255, JPEG within {lossy:.2f}"
+    figure(15, "formats", f"{told}; the same in training, validation, tests, predictions and a service")
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -291,14 +302,17 @@ def test_every_path_shows_the_pixels_that_a_file_is_meant_to_hold(what, kept, ta
     assert torch.equal(seen_in_validation(source, SIDE), whole)
     assert torch.equal(seen_in_tests(source), whole)
     assert torch.equal(seen_in_predictions(name, data, tmp_path, monkeypatch), whole)
+    assert torch.equal(seen_in_a_service(name, data, SIDE), whole)
 
 
 @pytest.mark.parametrize("side", [12, 23, 24, 36, 60])
 @pytest.mark.parametrize("what", EVERY_FILE)
 def test_every_path_shows_the_same_when_images_are_rescaled(what, side, monkeypatch):
     name, make, values = FILES[what]
-    source = memory_source(classes=("a",), samples=(Sample(make(), 0, name),))
+    data = make()
+    source = memory_source(classes=("a",), samples=(Sample(data, 0, name),))
     ((_, whole),) = rescaled_images(source, side)
+    assert torch.equal(seen_in_a_service(name, data, side), whole.float())
     assert torch.equal(seen_in_training(source, side), whole.float())
     assert torch.equal(seen_in_validation(source, side), whole.float())
     monkeypatch.setattr(rescaled.RescaledImages, "_has_room", lambda *_: False)
