@@ -157,7 +157,7 @@ def unknown_colours(tmp_path, monkeypatch):
     monkeypatch.setenv("VERYDEEP_CACHE", str(tmp_path / "cache"))
 
 
-def test_a_training_lists_exactly_the_bad_images_each_once_with_its_reason(dirty, whole):
+def test_a_training_lists_exactly_the_bad_images_each_once_with_its_reason(dirty, whole, figure):
     root, reasons = dirty
     entries = listed(whole)
     assert len(entries) == BAD
@@ -166,7 +166,7 @@ def test_a_training_lists_exactly_the_bad_images_each_once_with_its_reason(dirty
         assert entry.keys() == {"split", "image", "reason"}
         assert entry["reason"].startswith(reasons[entry["image"]]), entry
         assert entry["image"] in by_split(root)[entry["split"]]
-    print({split: sum(entry["split"] == split for entry in entries) for split in ("train", "val")})
+    figure(16, "dirty data", f"{IMAGES} images, {BAD} of them bad: those are listed with their reasons, and no others")
 
 
 def test_a_training_tells_every_image_that_it_leaves_out(dirty, tmp_path, capsys, unknown_colours):

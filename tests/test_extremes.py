@@ -188,10 +188,10 @@ def run(folder, tmp_path_factory):
     return train(Splits(name="small", sources={"train": small, "val": small}), network="A", out=out, recipe=recipe)
 
 
-def test_a_training_on_them_stays_below_two_gigabytes(python, folder, tmp_path):
+def test_a_training_on_them_stays_below_two_gigabytes(python, folder, tmp_path, figure):
     options = ["--network", "A", "--crop", "32", "--width", "0.05", "--batch", "8", "--epochs", "1", "--max-bad", "50"]
     _, said, megabytes = resident(python, folder, "train", folder, *options, "--out", tmp_path / "run")
-    print(f"training: {megabytes:.0f} MB")
+    figure(17, "memory, training", f"{megabytes:.0f} MB")
     assert not any("exit status" in line for line in said), said
     entries = (tmp_path / "run" / "quarantine.jsonl").read_text().splitlines()
     assert len(entries) == 2 * len(TOO_LONG)
@@ -199,9 +199,9 @@ def test_a_training_on_them_stays_below_two_gigabytes(python, folder, tmp_path):
     assert megabytes < MEGABYTES
 
 
-def test_a_prediction_of_them_stays_below_two_gigabytes(python, folder, run):
+def test_a_prediction_of_them_stays_below_two_gigabytes(python, folder, run, figure):
     text, said, megabytes = resident(python, folder, "predict", run, folder / "train", "--json", "-")
-    print(f"predicting: {megabytes:.0f} MB")
+    figure(17, "memory, predicting", f"{megabytes:.0f} MB")
     assert said == ["verydeep: 3 of 13 images could not be used", "exit status 1"]
     assert text.count('"error": null') == 10
     assert megabytes < MEGABYTES
@@ -227,7 +227,7 @@ def test_an_evaluation_counts_those_that_can_be_used(folder, run, protocol):
     assert np.allclose(found.images.posteriors.sum(axis=1), 1)
 
 
-def test_an_evaluation_at_thousands_of_pixels_stays_below_two_gigabytes(python, folder, run, tmp_path):
+def test_an_evaluation_at_thousands_of_pixels_stays_below_two_gigabytes(python, folder, run, tmp_path, figure):
     """Q = 28,000 for a crop of 224 is 4,000 pixels for one of 32; the image goes through in tiles."""
     one = tmp_path / "one" / "a"
     one.mkdir(parents=True)
@@ -235,6 +235,6 @@ def test_an_evaluation_at_thousands_of_pixels_stays_below_two_gigabytes(python, 
     _, said, megabytes = resident(
         python, folder, "evaluate", run, "--data", one.parent, "--scales", "28000", "--no-cache"
     )
-    print(f"evaluating at 4,000 x 4,000: {megabytes:.0f} MB")
+    figure(17, "memory, evaluating at 4,000 x 4,000", f"{megabytes:.0f} MB")
     assert not any("exit status" in line for line in said), said
     assert megabytes < MEGABYTES

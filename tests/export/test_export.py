@@ -208,7 +208,7 @@ def test_metadata_stand_where_each_format_has_them(tiny, program):
 
 
 @pytest.mark.parametrize("to", TORCH_IN_BATTERY)
-def test_labels_survive(tmp_path, to, battery):
+def test_labels_survive(tmp_path, to, battery, figure):
     """Run, export, predict: the same names in the same order, with the same probabilities."""
     names = tuple(f"class {number:02}" for number in np.random.default_rng(0).permutation(20))
     run = saved(network("A", classes=20), tmp_path / "run", names)
@@ -230,6 +230,7 @@ def test_labels_survive(tmp_path, to, battery):
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours.image, ours.classes) == (theirs.image, theirs.classes)
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
+    figure(19, f"labels survive, {to}", f"{count} images, {len(names)} classes: the same names in the same order")
 
 
 @pytest.mark.parametrize("to", ["onnx", "openvino", shared.NCNN])

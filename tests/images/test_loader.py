@@ -230,7 +230,7 @@ def test_ten_thousand_draws_share_no_random_number():
         assert abs(np.corrcoef(some.ravel(), others.ravel())[0, 1]) < 0.03
 
 
-def test_ten_thousand_streams_do_not_overlap():
+def test_ten_thousand_streams_do_not_overlap(figure):
     """Long stretches of each: a stream that began a little further on in its neighbour's would repeat its numbers."""
     keys = [(seed, epoch, stream) for seed in (0, 1) for epoch in range(10) for stream in (0, 1)]
     raw = [
@@ -238,8 +238,9 @@ def test_ten_thousand_streams_do_not_overlap():
         for seed, epoch, stream in keys
         for index in range(250)
     ]
-    print(f"10,000 streams: {len(np.unique(np.concatenate(raw))):,} different 64-bit numbers of 320,000")
-    assert len(np.unique(np.concatenate(raw))) == 10_000 * 32
+    different = len(np.unique(np.concatenate(raw)))
+    figure(14, "random streams", f"10,000 streams: {different:,} different 64-bit numbers of 320,000")
+    assert different == 10_000 * 32
 
 
 def test_orders_are_permutations_that_differ_and_mix():

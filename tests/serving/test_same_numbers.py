@@ -64,7 +64,7 @@ def answers(client, images):
 @pytest.mark.parametrize(
     ("kind", "at_once"), [("run", 1), ("run", 8), ("onnx", 1), ("onnx", 8), ("torch", 1), ("classifier", None)]
 )
-def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once):
+def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once, figure):
     place, by_hand = models[kind]
     numbers = "scores" if kind == "classifier" else "probabilities"
     expected = [next(iter(by_hand(image, top=7))) for image in images]
@@ -80,6 +80,8 @@ def test_names_and_numbers_are_those_of_predict(models, images, kind, at_once):
             np.testing.assert_allclose(one[numbers], getattr(other, numbers), atol=1e-6)
         else:
             assert one[numbers] == list(getattr(other, numbers))
+    how = "in batches, within 1e-6" if at_once == 8 else "one at a time, to the bit"
+    figure(19, f"served, {kind}", f"{len(images)} images by {CLIENTS} clients {how}: names and numbers of predict")
 
 
 @pytest.mark.parametrize(("protocol", "scales"), [("crops", "single"), ("both", "paper"), ("centre", (256, 300))])
