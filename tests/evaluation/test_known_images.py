@@ -2,6 +2,7 @@
 
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import tiny
 from PIL import Image
@@ -87,7 +88,7 @@ def test_a_folder_that_has_changed_since_the_training_is_told(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     tiny.folder(tmp_path / "written")
     (tmp_path / "written" / "train").rename(tmp_path / "photos")
-    run = train("photos", network="A", out="run", recipe=replace(tiny.RECIPE, epochs=1))
+    run = train(Path("photos"), network="A", out="run", recipe=replace(tiny.RECIPE, epochs=1))
     assert "trained on" not in str(evaluate(run, data="photos").notes)
     Image.new("RGB", (44, 40)).save(tmp_path / "photos" / tiny.CLASSES[0] / "new.png")
     told, *_ = evaluate(run, data=tmp_path / "photos").notes

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import PurePath
+from pathlib import Path, PurePath
 
 import numpy as np
 from PIL import Image, ImageDraw
@@ -32,7 +32,7 @@ _LINE = 19
 _INK, _FAINT, _PAPER = (33, 33, 33), (100, 100, 100), (255, 255, 255)
 
 
-def contact_sheet(evaluation: Evaluation, *, data: str | Splits, most: int = _MOST_IMAGES) -> Image.Image:
+def contact_sheet(evaluation: Evaluation, *, data: str | Path | Splits, most: int = _MOST_IMAGES) -> Image.Image:
     """Return a picture of the wrong images of an evaluation, those with the highest probability of a wrong class first.
 
     Args:

@@ -53,7 +53,7 @@ _KEPT = "what was computed is kept: repeat the command to continue"
 def evaluate(
     run: str | Path | Sequence[str | Path],
     *,
-    data: str | Splits,
+    data: str | Path | Splits,
     split: str | None = None,
     protocol: Method = Protocol.method,
     scales: Sequence[int] | Scales | None = None,

@@ -60,7 +60,7 @@ class Reliability:
 
 
 def evaluation_report(
-    evaluation: Evaluation, folder: str | Path, *, data: str | Splits, language: Language = DEFAULT_LANGUAGE
+    evaluation: Evaluation, folder: str | Path, *, data: str | Path | Splits, language: Language = DEFAULT_LANGUAGE
 ) -> Path:
     """Write evaluation.html and evaluation.json into `folder`, which is made if missing; return the page's path.
 

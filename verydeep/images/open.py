@@ -28,14 +28,14 @@ _KINDS = (DIGITS, HUB, SHARDS, FOLDERS)
 """Kinds of SOURCE, in the order in which they are tried."""
 
 
-def open_for_training(source: str | Splits) -> Splits:
+def open_for_training(source: str | Path | Splits) -> Splits:
     """Open SOURCE for training; splits are returned unchanged.
 
     SOURCE is a folder with one folder per class, or with `train/` and `val/` (also `validation/`, `test/`) that hold
     those; tar shards, `data/{000..099}.tar`, or a folder of them; `hub:NAME`; or `digits`. Where there is no
-    validation split a fifth of each class is held out, always the same images. Classes are numbered in the order of
-    the training split; in other splits they are matched to it by name (an ILSVRC class has two, its WordNet id and its
-    word).
+    validation split a fifth of each class is held out, the same images as long as the source has the same. Classes are
+    numbered in the order of the training split; in other splits they are matched to it by name (an ILSVRC class has
+    two, its WordNet id and its word).
 
     Raises:
         ValueError: no such source, no images in it, fewer than two classes, a class with a single image, or a class
@@ -43,6 +43,7 @@ def open_for_training(source: str | Splits) -> Splits:
     """
     if isinstance(source, Splits):
         return source
+    source = str(source)
     unnumbered, inventory = _found_splits(source)
     if "train" not in unnumbered and "all" not in unnumbered:
         kind = "folder" if expanded(source).is_dir() else "split"
@@ -56,7 +57,7 @@ def open_for_training(source: str | Splits) -> Splits:
     return Splits(name=source, sources={"train": train, **held_out, **others}, inventory=inventory)
 
 
-def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> Splits:
+def open_for_testing(source: str | Path | Splits, classes: tuple[str, ...] | None) -> Splits:
     """Open SOURCE for a network that knows `classes`; it may have fewer of them, and few images of each.
 
     Without `classes`, where it does not matter what a network knows, those of its own training split count. A source
@@ -68,6 +69,7 @@ def open_for_testing(source: str | Splits, classes: tuple[str, ...] | None) -> S
     """
     if isinstance(source, Splits):
         return source
+    source = str(source)
     unnumbered, inventory = _found_splits(source)
     if classes is None:
         classes = (unnumbered.get("train") or next(iter(unnumbered.values()))).names

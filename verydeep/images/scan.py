@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -100,7 +101,7 @@ class _Look:
     refusal: UnusableImageError | None = None
 
 
-def scan(source: str | Splits, *, tolerance: Tolerance | None = None, workers: int = 0) -> Scan:
+def scan(source: str | Path | Splits, *, tolerance: Tolerance | None = None, workers: int = 0) -> Scan:
     """Read and decode every image of every split of SOURCE; find the same unusable images as a training would.
 
     Raises:

@@ -66,7 +66,7 @@ def full_test_of(
 def evaluate_boxes(
     folders: Sequence[str | Path],
     *,
-    data: str,
+    data: str | Path,
     options: BoxOptions,
     split: str | None = None,
     full: FullProcedure | None = None,

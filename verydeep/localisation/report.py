@@ -42,7 +42,7 @@ class BoxExample:
 
 
 def write_localisation_report(
-    localisation: Localisation, folder: str | Path, *, data: str, language: Language = DEFAULT_LANGUAGE
+    localisation: Localisation, folder: str | Path, *, data: str | Path, language: Language = DEFAULT_LANGUAGE
 ) -> Path:
     """Write localisation.html and localisation.json into `folder`, which is made if missing; return the page's path.
 

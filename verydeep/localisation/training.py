@@ -1,6 +1,7 @@
 """Preparation of a training of boxes: which images it uses, and its recipe."""
 
 from dataclasses import replace
+from pathlib import Path
 
 from verydeep.box_regression import Regression
 from verydeep.images.boxes.checking import BoxCheck
@@ -15,7 +16,7 @@ _LAST_FROZEN = "pool5"
 
 
 def localisation_splits(
-    source: str, *, regression: Regression, options: BoxOptions, max_pixels: int = MAX_PIXELS
+    source: str | Path, *, regression: Regression, options: BoxOptions, max_pixels: int = MAX_PIXELS
 ) -> tuple[Splits, BoxCheck]:
     """Return a source's training and validation images with their boxes, and why others are left out.
 

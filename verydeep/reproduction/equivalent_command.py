@@ -19,7 +19,7 @@ _CALL = "verydeep.reproduce("
 
 
 def equivalent_command(
-    source: str | Splits, out: Path, *settings: Any, jobs: Jobs = None, language: Language = DEFAULT_LANGUAGE
+    source: str | Path | Splits, out: Path, *settings: Any, jobs: Jobs = None, language: Language = DEFAULT_LANGUAGE
 ) -> str:
     """Return the command line of `verydeep reproduce` with these settings; if there is none, the call in Python.
 
@@ -37,7 +37,7 @@ def equivalent_command(
     if language != DEFAULT_LANGUAGE:
         further["language"] = language
     if isinstance(source, Splits) or changed.get(Recipe.__name__, {}).keys() & set(_NO_OPTIONS):
-        images = repr(source) if isinstance(source, str) else f"<splits of {source.name!r}>"
+        images = f"<splits of {source.name!r}>" if isinstance(source, Splits) else repr(str(source))
         values = [
             f"{kind.lower()}=verydeep.{kind}({', '.join(f'{field}={value!r}' for field, value in its.items())})"
             for kind, its in changed.items()
@@ -46,7 +46,7 @@ def equivalent_command(
         values += [f"{name}={value!r}" for name, value in further.items()]
         return f"{_CALL}{', '.join([images, f'out={str(out)!r}', *values])})"
     words = [word for its in (*changed.values(), further) for word in _options(its)]
-    return shlex.join(["verydeep", "reproduce", source, "--out", str(out), *words])
+    return shlex.join(["verydeep", "reproduce", str(source), "--out", str(out), *words])
 
 
 def with_options(command: str, given: Any, wanted: Any) -> str:

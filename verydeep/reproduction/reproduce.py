@@ -81,7 +81,7 @@ def run_folder(out: Path, seed: int) -> Path:
 
 
 def reproduce(
-    source: str | Splits = DIGITS,
+    source: str | Path | Splits = DIGITS,
     *,
     out: str | Path,
     recipe: Recipe | None = None,

@@ -11,7 +11,7 @@ from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.plan_file import read_plan
 
 
-def open_for_experiment(source: str | Splits, grid: Grid, out: Path) -> tuple[Splits, Grid]:
+def open_for_experiment(source: str | Path | Splits, grid: Grid, out: Path) -> tuple[Splits, Grid]:
     """Open SOURCE with `val` to steer and `testing` to test; also return the grid, which says how that was settled.
 
     Where a source has test images, its validation images steer. Otherwise the grid decides, or what `out` was begun

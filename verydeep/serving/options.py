@@ -71,8 +71,8 @@ class Limits:
     """Images of one request."""
 
     body_seconds: float = 10.0
-    """Seconds for a request's head to arrive, and then for its body; and for an answer to be taken, with one second more
-    for each 4 KiB of it already taken."""
+    """Seconds for a request's head to arrive, and then for its body; and for an answer to be taken, with one more for
+    each 4 KiB of it already taken."""
 
     queue: int = 64
     """Images that are waiting, decoded, computed or, for the page, drawn."""

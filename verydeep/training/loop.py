@@ -43,7 +43,7 @@ _WITH_A_LOWER_RATE = "train again in another folder with a lower learning rate"
 
 
 def train(
-    source: str | Splits,
+    source: str | Path | Splits,
     *,
     out: str | Path,
     network: str | None = None,
@@ -121,7 +121,7 @@ def _advice(resume: bool) -> str:
     return f"the last checkpoint stays; {'repeat the command to continue' if resume else '--resume continues'} from it"
 
 
-def _splits(source: str | Splits, held_out: float | None) -> Splits:
+def _splits(source: str | Path | Splits, held_out: float | None) -> Splits:
     splits = open_for_training(source)
     return splits if held_out is None else with_steering_images(splits, held_out)
 

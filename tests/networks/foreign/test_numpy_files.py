@@ -44,7 +44,11 @@ def test_convolutions_without_biases(tmp_path):
     """As Paddle has them; the fully connected layers have theirs."""
     net = foreign.plain("D", white=255)
     net.convolutions = [(*place, kernel, 0 * bias, norm) for *place, kernel, bias, norm in net.convolutions]
-    arrays = {f"{name}_{kind}": v for name, values in layers(net).items() for kind, v in zip("Wb", values, strict=True)}
+    arrays = {
+        f"{name}_{kind}": v
+        for name, values in foreign.numpy_layers(net).items()
+        for kind, v in zip("Wb", values, strict=True)
+    }
     np.savez(tmp_path / "net.npz", **{name: v for name, v in arrays.items() if not re.fullmatch("conv.*_b", name)})
     found = import_weights(tmp_path / "net.npz", tmp_path / "run", trained=BGR)
     assert found.notes == ("its convolutions have no biases, which are taken as 0",)
@@ -81,7 +85,7 @@ def test_layers_in_any_order_go_by_their_names(tmp_path, form, heads):
 @pytest.mark.parametrize("heads", list(itertools.permutations(("fc1", "fc2", "predictions"))), ids="-".join)
 def test_keras_names_go_before_the_order_of_its_file(tmp_path, heads, monkeypatch):
     pytest.importorskip("h5py")
-    named = {name: layer for layer in foreign.keras_foreign.numpy_layers(SAME_SIZES) for name in layer[:1]}
+    named = {name: layer for layer in foreign.keras_layers(SAME_SIZES) for name in layer[:1]}
     mixed = [named[name] for name in (*heads, *sorted(named.keys() - {*heads}, reverse=True))]
     with monkeypatch.context() as patch:
         patch.setattr(foreign, "keras_layers", lambda _net: mixed)
