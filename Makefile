@@ -30,7 +30,7 @@ test: install ## Run the tests, on up to 4 cores at once, and name what was skip
 	$(BIN)/python -m pytest -rfEs -n auto --dist loadfile --no-loadscope-reorder
 
 battery: install ## Run the long tests at full length, with an hour (or SOAK_MINUTES) of a service, and print figures
-	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -rfEs $(UNTIMED) --battery tests/reliability tests/serving tests/test_demo.py tests/export/test_export.py \
+	SOAK_MINUTES=$(SOAK_MINUTES) $(BIN)/python -m pytest -rfEs $(UNTIMED) --battery tests/reliability tests/serving tests/test_demo.py tests/conversion/test_export.py \
 		tests/training/test_parallel.py tests/training/test_initialisations_on_digits.py tests/reproduction/test_side_by_side.py tests/test_doctor.py tests/docs \
 		tests/images/test_workers.py tests/images/test_loader.py tests/images/test_same_pixels.py tests/test_dirty_data.py tests/test_extremes.py
 

@@ -172,7 +172,7 @@ def test_no_number_or_word_is_written_twice_as_the_default_of_one_name():
 
 
 NOT_FOR_PEOPLE = {
-    "verydeep/export/export.py :g": "an option, as it is typed",
+    "verydeep/conversion/export.py :g": "an option, as it is typed",
     "verydeep/networks/foreign/preprocessing.py :.0g": "rounds, and is read again",
     "verydeep/reproduction/steering.py :g": "an option, as it is typed",
     "verydeep/serving/page.html.jinja %g": "page.js reads it",

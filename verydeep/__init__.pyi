@@ -1,3 +1,5 @@
+from .conversion.weights import WrittenWeights as WrittenWeights
+from .conversion.weights import write_weights as write_weights
 from .descriptors.descriptor import Descriptor as Descriptor
 from .descriptors.features import features as features
 from .descriptors.files import write_features as write_features
@@ -9,8 +11,6 @@ from .evaluation.predictions import compare as compare
 from .evaluation.predictions import write_predictions as write_predictions
 from .evaluation.report import evaluation_report as evaluation_report
 from .evaluation.results import Evaluation as Evaluation
-from .export.weights import WrittenWeights as WrittenWeights
-from .export.weights import write_weights as write_weights
 from .images.boxes.options import BoxOptions as BoxOptions
 from .images.scan import Scan as Scan
 from .images.scan import scan as scan

@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 
 from verydeep import Recipe, TakenWeights, TrainedPreprocessing, evaluate, import_weights, load, train
 from verydeep.cli import main
+from verydeep.conversion.export import export
 from verydeep.descriptors.descriptor import Descriptor
 from verydeep.descriptors.features import features
-from verydeep.export.export import export
 from verydeep.ilsvrc_classes import ilsvrc_classes
 from verydeep.images.sources.source import Sample, memory_source
 from verydeep.images.sources.splits import Splits

@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 from verydeep import predict
 from verydeep.cli import app as command
-from verydeep.export.export import export
+from verydeep.conversion.export import export
 from verydeep.exported_networks.formats import ExportOptions
 from verydeep.serving.app import _open_routes
 from verydeep.serving.options import Limits, Listening

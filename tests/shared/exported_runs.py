@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from verydeep import vgg
-from verydeep.export.export import export
+from verydeep.conversion.export import export
 from verydeep.exported_networks.formats import ExportOptions
 from verydeep.runs.model import Model, load, save_model
 

@@ -40,7 +40,7 @@ def export(
             raise ValueError(
                 f"weights for {to} need no images: leave out --int8, --precision, --data and their options"
             )
-        from verydeep.export.weights import check_suffix, weights_table, write_weights
+        from verydeep.conversion.weights import check_suffix, weights_table, write_weights
 
         check_suffix(out)
         load_config(run)
@@ -50,8 +50,8 @@ def export(
         show(written.to_dict(), json_file, weights_table(written))
         say_next([out])
         return
-    from verydeep.export.export import export as export_run
-    from verydeep.export.export import export_table
+    from verydeep.conversion.export import export as export_run
+    from verydeep.conversion.export import export_table
 
     check_export(cast(Format, to), out, options)
     load_config(run)

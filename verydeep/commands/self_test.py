@@ -117,7 +117,7 @@ def _formats() -> list["Format"]:
 
 def _agrees(run: Path, to: "Format") -> str:
     """Export a run, which compares its scores, and predict with the file; say how far scores differ."""
-    from verydeep.export.export import export
+    from verydeep.conversion.export import export
     from verydeep.exported_networks.formats import FORMATS, ExportOptions
     from verydeep.images.open import open_for_testing
     from verydeep.numbers import significant

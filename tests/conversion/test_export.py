@@ -22,11 +22,11 @@ from PIL import Image
 
 from verydeep import CONFIGURATIONS, Runtime, import_weights, predict
 from verydeep.cli import main
+from verydeep.conversion import export as exporting
+from verydeep.conversion.export import BrokenExportError, export
 from verydeep.evaluation.dense import score_map
 from verydeep.evaluation.posteriors import posteriors
 from verydeep.evaluation.protocols import Protocol
-from verydeep.export import export as exporting
-from verydeep.export.export import BrokenExportError, export
 from verydeep.exported_networks.exported import is_exported, load_exported
 from verydeep.exported_networks.formats import ExportOptions
 from verydeep.exported_networks.metadata import KEY

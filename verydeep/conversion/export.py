@@ -13,13 +13,13 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from verydeep.conversion.comparison import ExportAgreement, agreement, usable_images
 from verydeep.evaluation.passes import PassContext
 from verydeep.evaluation.pixel_limits import largest_image
 from verydeep.evaluation.posteriors import averages, protocol_passes
 from verydeep.evaluation.precision import PrecisionErrors, precision_errors
 from verydeep.evaluation.protocols import Protocol, single_scale
 from verydeep.evaluation.tested_runs import labels_as_trained
-from verydeep.export.comparison import ExportAgreement, agreement, usable_images
 from verydeep.exported_networks.exported import CALIBRATED, write_exported
 from verydeep.exported_networks.formats import (
     FORMATS,

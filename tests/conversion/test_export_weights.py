@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 
 from verydeep import import_weights, save, vgg, write_weights
 from verydeep.cli import main
-from verydeep.export import weights as export_weights
+from verydeep.conversion import weights as export_weights
 from verydeep.networks.foreign.torchvision import to_torchvision
 from verydeep.runs.model import load_model
 

@@ -17,7 +17,7 @@ import onnxruntime
 import pytest
 import torch
 
-from verydeep.export import export as exporting
+from verydeep.conversion import export as exporting
 from verydeep.exported_networks import exported
 from verydeep.exported_networks.exported import load_exported
 from verydeep.exported_networks.metadata import KEY, SHA256, UNSTATED, Metadata, metadata_of, state_checksum

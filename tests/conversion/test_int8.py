@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 
 from verydeep import Descriptor, Recipe, features, load_model, train, vgg
+from verydeep.conversion import export as exporting
+from verydeep.conversion.comparison import ExportAgreement
+from verydeep.conversion.export import BrokenExportError, export, export_table
 from verydeep.evaluation.precision import precision_errors
-from verydeep.export import export as exporting
-from verydeep.export.comparison import ExportAgreement
-from verydeep.export.export import BrokenExportError, export, export_table
 from verydeep.exported_networks import formats
 from verydeep.exported_networks.exported import load_exported
 from verydeep.exported_networks.formats import ExportOptions

@@ -1,1 +1,0 @@
-"""Exports of runs, checked against the run; weights for other libraries."""
