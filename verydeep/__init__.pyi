@@ -1,3 +1,5 @@
+from .conversion.export import Export as Export
+from .conversion.export import export as export
 from .conversion.weights import WrittenWeights as WrittenWeights
 from .conversion.weights import write_weights as write_weights
 from .descriptors.descriptor import Descriptor as Descriptor
@@ -11,6 +13,7 @@ from .evaluation.predictions import compare as compare
 from .evaluation.predictions import write_predictions as write_predictions
 from .evaluation.report import evaluation_report as evaluation_report
 from .evaluation.results import Evaluation as Evaluation
+from .exported_networks.formats import ExportOptions as ExportOptions
 from .images.boxes.options import BoxOptions as BoxOptions
 from .images.scan import Scan as Scan
 from .images.scan import scan as scan

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import verydeep
 from verydeep import CONFIGURATIONS, Runtime, import_weights, predict
 from verydeep.cli import main
 from verydeep.conversion import export as exporting
@@ -259,6 +260,17 @@ def test_tiles_of_an_exported_network_see_what_they_need(tmp_path, data, crop):
                     difference(score_map(exported, images(1, *size), pixels=pixels), net.score_map(images(1, *size)))
                     < 1e-4
                 )
+
+
+def test_the_public_function_writes_and_checks_a_file(tmp_path, data):
+    run = saved(network("A"), tmp_path / "run")
+    options = verydeep.ExportOptions(data=data, check_images=2)
+    found = verydeep.export(run, tmp_path / "net.onnx", to="onnx", options=options)
+    assert isinstance(found, verydeep.Export)
+    assert (found.agreement.images, found.agreement.greatest_difference < 1e-4) == (2, True)
+    x = images(2, 40, 46)
+    with torch.inference_mode():
+        assert difference(as_its_users_have_it(tmp_path / "net.onnx")(x)[1], load(run).score_map(x)) < 1e-4
 
 
 def test_the_command_line_prints_figures_and_predicts_with_the_file(tiny, tmp_path, data, capsys):
