@@ -39,8 +39,11 @@ from .networks.initialisation import vgg as vgg
 from .networks.vgg import VGG as VGG
 from .prediction.predict import Prediction as Prediction
 from .prediction.predict import predict as predict
+from .reproduction.findings import Finding as Finding
 from .reproduction.findings import findings as findings
 from .reproduction.grid import Grid as Grid
+from .reproduction.kept_findings import KeptFindings as KeptFindings
+from .reproduction.kept_findings import kept_findings as kept_findings
 from .reproduction.reproduce import reproduce as reproduce
 from .runs.import_weights import Imported as Imported
 from .runs.import_weights import import_weights as import_weights

@@ -198,6 +198,9 @@ def test_outcomes_that_were_kept_give_the_findings_again(tmp_path, capsys):
     _, _, results = made_up(tmp_path, grid=grid, errors=lambda name, seed: errors[name[0]] + seed / 2)
     main(["findings", str(tmp_path), "--json", "-"])
     assert json.loads(capsys.readouterr().out)["findings"] == results["findings"]
+    kept = verydeep.kept_findings(str(tmp_path))
+    assert isinstance(kept, verydeep.KeptFindings)
+    assert json.loads(json.dumps([one.to_dict() for one in kept.findings])) == results["findings"]
     (tmp_path / "outcomes.npz").write_bytes(b"PK damaged")
     with pytest.raises(SystemExit, match="2"):
         main(["findings", str(tmp_path)])

@@ -54,7 +54,7 @@ class _Results:
     not_told: str = ""
 
 
-def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
+def kept_findings(folder: str | Path, *, margin: float | None = None) -> KeptFindings:
     """Decide the claims by a folder's outcomes.npz; results.json says how to read it.
 
     Where the report could not decide, for example because tests had different images, nothing is decided here.
@@ -66,6 +66,7 @@ def kept_findings(folder: Path, *, margin: float | None = None) -> KeptFindings:
     Raises:
         ValueError: a file is missing or damaged, the two are not of the same report, or as `check_margin`.
     """
+    folder = Path(folder)
     outcomes = read_outcomes(folder / OUTCOMES)
     try:
         results = read_json(folder / RESULTS, _Results)
