@@ -1,10 +1,14 @@
 """Data sets by Hugging Face `datasets` on this machine: the very bytes and classes that were written, in order."""
 
+import errno
 import gc
 import importlib
 import io
 import sys
+from types import SimpleNamespace
+from unittest.mock import Mock
 
+import httpx
 import numpy as np
 import pytest
 from equal_batches import equal
@@ -269,14 +273,65 @@ def test_an_image_file_that_is_gone_cannot_be_used(tmp_path):
 
 
 def test_a_data_set_that_cannot_be_had_is_named(tmp_path):
-    refused("hub:nobody/has-made-this", r"^hub:nobody/has-made-this cannot be loaded: \S")
-    refused("hub:nobody/has-made-this:tiny", r"^hub:nobody/has-made-this:tiny cannot be loaded: \S")
     refused(f"hub:{tmp_path}/nowhere", r"nowhere cannot be loaded: \S")
     refused(f"hub:{tmp_path}", r"cannot be loaded: \S")
     (tmp_path / "list.csv").write_text("image,label\n")
     refused(f"hub:{tmp_path}/list.csv", r"list\.csv cannot be loaded: a file must be one of \.parquet, \.arrow$")
     (tmp_path / "broken.parquet").write_text("no table at all")
     refused(f"hub:{tmp_path}/broken.parquet", r"broken\.parquet cannot be loaded: \S")
+
+
+def of_several(*messages, by):
+    """Return the outermost of exceptions as Python keeps them where each is raised while the next is on its way."""
+    for message in reversed(messages):
+        error = FileNotFoundError(message)
+        error.__context__, by = by, error
+    return by
+
+
+def answered(hub, status):
+    answer = SimpleNamespace(status_code=status, headers={}, request=None)
+    return hub.HfHubHTTPError(f"{status}", response=answer)
+
+
+FULL = OSError(errno.ENOSPC, "No space left on device", "/cache")
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind", "says"),
+    [
+        (lambda hub: ConnectionError("Couldn't reach\nit"), OSError, "Couldn't reach it: check the network"),
+        (lambda hub: httpx.ReadError("broken off"), OSError, "broken off: check the network"),
+        (lambda hub: answered(hub, 503), OSError, "503: check the network"),
+        (lambda hub: of_several("no file", "not kept", by=hub.LocalEntryNotFoundError("no")), OSError, "no: check the"),
+        (lambda hub: of_several("tables", by=FULL), OSError, "No space left on device: check the network"),
+        (lambda hub: OSError("Not enough disk space"), OSError, "Not enough disk space: check the network and the "),
+        (lambda hub: of_several("none", by=answered(hub, 404)), ValueError, "none$"),
+        (lambda hub: FileNotFoundError("no data file"), ValueError, "no data file$"),
+        (lambda hub: ValueError("no such configuration"), ValueError, "no such configuration$"),
+    ],
+)
+def test_an_outage_of_network_or_disk_is_not_wrong_use(monkeypatch, failure, kind, says):
+    error = failure(importlib.import_module("huggingface_hub.errors"))
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=Mock(side_effect=error)))
+    with pytest.raises((OSError, ValueError), match=rf"^hub:cats/dogs cannot be loaded: {says}") as caught:
+        open_for_training("hub:cats/dogs")
+    assert type(caught.value) is kind
+
+
+@pytest.mark.parametrize("name", ["hub:nobody/has-made-this", "hub:nobody/has-made-this:tiny"])
+def test_a_hub_that_cannot_be_asked_is_an_outage(name):
+    with pytest.raises(OSError, match=rf"^{name} cannot be loaded: Couldn't reach .*: check the network"):
+        open_for_training(name)
+
+
+@pytest.mark.parametrize(("error", "kind"), [(FULL, OSError), (OSError("Invalid flatbuffers message"), ValueError)])
+def test_a_damaged_file_here_is_not_an_outage_and_a_full_disk_is(tmp_path, monkeypatch, error, kind):
+    monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=Mock(side_effect=error)))
+    (tmp_path / "rows.arrow").touch()
+    with pytest.raises((OSError, ValueError), match=r"rows\.arrow cannot be loaded: \S") as caught:
+        open_for_training(f"hub:{tmp_path}/rows.arrow")
+    assert type(caught.value) is kind
 
 
 def test_without_the_library_it_is_said_how_to_get_it(monkeypatch):

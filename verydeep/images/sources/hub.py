@@ -1,5 +1,6 @@
 """Image data sets by Hugging Face `datasets`: of its hub, or Parquet, Arrow and image folders on this machine."""
 
+import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
@@ -21,7 +22,7 @@ from verydeep.images.sources.splits import (
     natural_order,
 )
 from verydeep.images.sources.walk import files_below
-from verydeep.machine.errors import one_line
+from verydeep.machine.errors import one_line, reason
 from verydeep.machine.home import expanded
 from verydeep.machine.libraries import library
 from verydeep.machine.regular_files import read_file
@@ -42,6 +43,12 @@ _TABLES = frozenset((".parquet", ".arrow", ".csv", ".json", ".jsonl", ".tsv"))
 
 _BINARY = ("binary", "large_binary")
 
+_REFUSED = (401, 403, 404)
+"""Status of the hub's answers about what is not there, or not for this user."""
+
+_TRANSPORTS = ("httpx", "httpx2")
+"""Modules of the hub's transport, whose errors are none of the system's."""
+
 _NO_LABEL = -1
 """How hub data sets mark images whose class is kept secret."""
 
@@ -53,6 +60,7 @@ def _hub_splits(name: str) -> FoundSplits:
 
     Raises:
         ValueError: `datasets` is not installed, no such data set, or it is not clear which columns to use.
+        OSError: the hub cannot be reached, or the disk has no room for the data set.
     """
     path, _, query = name.removeprefix(PREFIX).partition("?")
     chosen = {key: values[-1] for key, values in parse_qs(query, keep_blank_values=True).items()}
@@ -86,7 +94,7 @@ HUB = SourceKind(described="hub:NAME", fits=lambda name: name.startswith(PREFIX)
 def _load(path: str, name: str) -> dict[str, Any]:
     """Load the splits of a data set by their names there."""
     datasets = library("datasets", needed_by=name)
-    local = expanded(path)
+    local, of_hub = expanded(path), False
     try:
         if local.is_dir() and any((local / file).is_file() for file in ("dataset_dict.json", "state.json")):
             loaded = datasets.load_from_disk(str(local))
@@ -99,11 +107,45 @@ def _load(path: str, name: str) -> dict[str, Any]:
                 raise ValueError(f"a file must be one of {', '.join(_FILE_KINDS)}")
             loaded = datasets.load_dataset(_FILE_KINDS[local.suffix], data_files=str(local))
         else:
+            of_hub = True
             repository, _, configuration = path.partition(":")
             loaded = datasets.load_dataset(repository, configuration or None)
     except Exception as error:  # the library, its readers and its transport raise almost anything
-        raise ValueError(f"{name} cannot be loaded: {one_line(error)}") from error
+        raise _in_one_line(name, error, of_hub=of_hub) from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
+
+
+def _in_one_line(name: str, error: Exception, *, of_hub: bool) -> ValueError | OSError:
+    """Return an OSError with advice where network or disk failed, else a ValueError.
+
+    What failed may be below other errors: the library wraps what happens while it makes its tables, and calls an answer
+    of the hub such as 503 a file that is not found.
+    """
+    chain: list[Exception] = []
+    below: BaseException | None = error
+    while isinstance(below, Exception) and below not in chain:
+        chain.append(below)
+        below = below.__cause__ or below.__context__
+    outage = next((one for one in chain if _is_of_disk(one) or (of_hub and _is_of_network(one))), None)
+    if outage is None:
+        return ValueError(f"{name} cannot be loaded: {one_line(error)}")
+    advice = "check the network and the room in the folder of HF_HOME, and start again"
+    return OSError(f"{name} cannot be loaded: {reason(outage)}: {advice}")
+
+
+def _is_of_disk(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _is_of_network(error: Exception) -> bool:
+    """Return whether a data set of the hub may be there, but not be had now."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    if getattr(getattr(error, "response", None), "status_code", None) in _REFUSED:
+        return False
+    if isinstance(error, FileNotFoundError):
+        return isinstance(error, LocalEntryNotFoundError)  # the hub could not be asked
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS
 
 
 def _files_of_splits(folder: Path) -> dict[str, list[str]] | None:
