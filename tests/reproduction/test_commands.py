@@ -18,7 +18,7 @@ from verydeep.cli import app, main
 from verydeep.commands.options import RecipeChanges, refuse_fractions, split_lists
 from verydeep.networks.architecture import InitialisationScheme
 from verydeep.reproduction.equivalent_command import _NO_OPTIONS, equivalent_command
-from verydeep.reproduction.plan_file import commands_of
+from verydeep.reproduction.plan_file import commands_of, read_plan
 
 TINY = Recipe(crop=32, width=0.05, batch=8, epochs=1, learning_rate=1e-3, schedule="cosine")
 
@@ -30,6 +30,7 @@ def asked_for(command):
     app.config = (split_lists, refuse_fractions)
     _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
     values = {"source": "digits", "changes": RecipeChanges(), **bound.arguments}
+    values |= vars(values.pop("experiment"))
     recipe = values.pop("changes").applied(Recipe())
     defaults = {"grid": Grid(), "images": Tolerance(), "runtime": Runtime(), "execution": Execution()}
     return {**defaults, **values, "recipe": recipe}
@@ -78,7 +79,7 @@ def test_the_equivalent_command_asks_for_the_same(tmp_path_factory, source, grid
     assert (found["source"], found["out"]) == (source, out)
     assert (found["grid"], found["recipe"]) == (grid, recipe)
     assert (found["runtime"], found["execution"], found["images"]) == how[2:]
-    assert (found["extent"].jobs, found.get("language", "en")) == (3, language)
+    assert (found["extent"].jobs, found["language"]) == (3, language)
 
 
 def test_lists_are_written_as_tuples_are(tmp_path):
@@ -128,6 +129,28 @@ def test_the_commands_of_a_folder_are_kept_and_ask_for_the_same_again(tmp_path, 
 
     plans = [plan(capsys, shlex.split(command)[1:]) for command in (commands[2], kept[1].command)]
     assert plans[0] == plans[1]
+
+
+def test_a_file_of_options_is_recorded_as_its_options(tmp_path, monkeypatch, capsys):
+    """The command asks for the same on a new folder, without the file; the command line overrides the file."""
+    out, other, file = (tmp_path / name for name in ("out", "other", "grid.toml"))
+    options = 'crop = 32\nwidth = 0.05\nepochs = 1\nflip = false\nonly = ["A", "B"]\ntables = [3]\nstudy = "gradients"'
+    file.write_text(f"{options}\nseeds = 3\nworkers = 1\njobs = 2\nmax_bad = 5\nlanguage = 'ja'\n")
+    monkeypatch.setattr("verydeep.reproduction.reproduce._do", lambda _: (out / "results.json").write_text("{}"))
+    words = ["reproduce", "digits", "--config", str(file), "--seeds", "2", "--out"]
+    monkeypatch.setattr(sys, "argv", ["/some/where/verydeep", *words, str(out)])
+    with pytest.raises(ValueError, match="it has no seeds"):
+        main(["--debug", *words, str(out)])
+    (kept,) = (one.command for one in commands_of(out))
+    asked = plan(capsys, [*words, str(other)])
+    file.unlink()
+    assert plan(capsys, shlex.split(kept.replace(str(out), str(other)))[1:]) == asked
+    found, recipe = asked_for(kept), Recipe(crop=32, width=0.05, epochs=1, flip=False)
+    assert found["recipe"] == read_plan(out).recipe == recipe
+    grid = Grid(only=("A", "B"), tables=(3,), studies=("gradients",), seeds=2)
+    assert dataclasses.replace(found["grid"], steer=None, held_out=None) == grid
+    assert (found["runtime"], found["images"]) == (Runtime(workers=1), Tolerance(max_bad=5))
+    assert (found["extent"].jobs, found["language"], found["config"]) == (2, "ja", None)
 
 
 def parsed(words):

@@ -23,6 +23,23 @@ from verydeep.training.recipe import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExperimentFolder:
+    """The folder of an experiment, and the file of its options."""
+
+    out: options.RequiredFolder
+    """Folder of the report, the runs and the figures."""
+
+    config: options.ConfigFile = None
+    """TOML file of options (seeds = 5); the command line overrides it."""
+
+    language: Language = DEFAULT_LANGUAGE
+    """Language of the report: en, or ja (Japanese headings, tables and captions)."""
+
+    json_file: options.JsonFile = None
+    """Write the report's figures to this file as well (- for standard output instead of the path)."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Extent:
     """How much is computed, and how much of it at once."""
 
@@ -54,16 +71,15 @@ class _Results:
     larger_run: str | None
 
 
+ExperimentFolderOptions = Annotated[ExperimentFolder, Parameter(name="*")]
 ExtentOptions = Annotated[Extent, Parameter(name="*")]
 
 
 def reproduce(
     source: str = DIGITS,
     *,
-    out: options.RequiredFolder,
+    experiment: ExperimentFolderOptions,
     extent: ExtentOptions = Extent(),
-    language: Language = DEFAULT_LANGUAGE,
-    json_file: options.JsonFile = None,
     grid: options.GridOptions = Grid(),
     changes: options.RecipeChangeOptions = options.RecipeChanges(),
     images: options.ImageOptions = Tolerance(),
@@ -76,10 +92,8 @@ def reproduce(
 
     Args:
         source: The images (see below).
-        out: Folder of the report, the runs and the figures.
-        language: Language of the report: en, or ja (Japanese headings, tables and captions).
-        json_file: Write the report's figures to this file as well (- for standard output instead of the path).
     """
+    out, json_file = experiment.out, experiment.json_file
     if extent.quick and not grid.only:
         grid = replace(grid, only=QUICK)
     recipe = changes.applied(quick_recipe(source) if extent.quick else Recipe())
@@ -95,7 +109,10 @@ def reproduce(
     from verydeep.reproduction.reproduce import reproduce as reproduce_paper
     from verydeep.reproduction.study_report import study_page
 
-    report = reproduce_paper(source, out=out, recipe=recipe, grid=grid, **how, command=command(), language=language)
+    typed = None if experiment.config else command()  # a file may change: its options are recorded in its place
+    report = reproduce_paper(
+        source, out=out, recipe=recipe, grid=grid, **how, command=typed, language=experiment.language
+    )
     if not rank_of_environment():
         figures = read_json(out / RESULTS, dict[str, Any])
         results = converted(figures, _Results)

@@ -22,7 +22,7 @@ class Command:
 
     command: str
     """As it was typed, quoted for a shell, with the options that the folder was begun with where a new one would get
-    others; for a call in Python, the command that asks for the same."""
+    others; for a call in Python, or with a file of options, the command that asks for the same without it."""
     began: str | None
     """Time of its first use, ISO 8601; None where an earlier version did not keep it."""
     processes: int = 1
