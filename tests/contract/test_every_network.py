@@ -1,12 +1,14 @@
-"""What holds of every network, with and without batch normalisation: it learns, travels and counts."""
+"""What holds of every network, with and without batch normalisation: it learns, travels and counts, in every view."""
 
 import copy
+from typing import get_args
 
 import pytest
 import torch
 
 from verydeep import CONFIGURATIONS, load, vgg
-from verydeep.evaluation.dense import dense_posteriors
+from verydeep.evaluation.pixel_limits import NO_LIMITS
+from verydeep.evaluation.protocols import ViewName, view_named
 from verydeep.runs.model import Model, load_model, save_model
 
 CLASSES = ("a", "b", "c", "d", "e", "f")
@@ -60,12 +62,15 @@ def test_class_names_that_are_no_text_travel_too(tmp_path):
     assert load_model(tmp_path / "model").classes == classes
 
 
+@pytest.mark.parametrize("view", get_args(ViewName))
 @every_network
-def test_posteriors_are_probabilities(name, batch_norm):
-    posterior = dense_posteriors(tiny(name, batch_norm), images(67, 101), mirror=True)
+def test_posteriors_are_probabilities(name, batch_norm, view):
+    posterior = view_named(view).posteriors(
+        tiny(name, batch_norm), images(67, 101), mirror=view != "centre", limits=NO_LIMITS
+    )
     assert posterior.shape == (3, 6)
     assert posterior.min() >= 0
-    assert torch.allclose(posterior.sum(dim=1), torch.ones(3))
+    assert torch.allclose(posterior.sum(dim=1), torch.ones_like(posterior[:, 0]))
 
 
 @every_network
