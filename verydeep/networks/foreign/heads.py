@@ -21,6 +21,9 @@ CONVOLUTIONS_ALONE = "for its convolutions alone add --convolutions-only"
 
 _RELUS = len(HEAD) - 1
 
+_MOST_NUMBERS = 2**27
+"""Numbers of a matrix that is larger than all those of the file that it comes from: half a gigabyte."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Affine:
@@ -41,6 +44,19 @@ class Head:
     """None if the file does not say."""
     sigmoid: bool = False
     """Whether the last layer has one output, the logit of the second of two classes."""
+
+
+def normalisation(weight: Tensor, bias: Tensor) -> Affine:
+    """Return a layer that multiplies numbers by weight [C] and adds bias [C].
+
+    Raises:
+        ValueError: there are so many that its matrix has no place.
+    """
+    if len(weight) ** 2 > _MOST_NUMBERS:
+        raise ValueError(
+            f"its head multiplies {number(len(weight))} numbers each by its own, and no layer adds them up"
+        )
+    return Affine(weight=weight.diag(), bias=bias)
 
 
 def channels_first(layer: Affine, channels: int) -> Affine:
@@ -103,8 +119,11 @@ def _fully_connected(head: Head, *, channels: int, window: int, hidden: int) -> 
         raise ValueError(
             f"its head has {len(stages)} layers with ReLUs between them, where the paper's have {len(HEAD)}"
         )
+    for stage in stages[:-1]:
+        _check_width(len(stage.bias), hidden)
     last = _for_two_classes(stages[-1]) if head.sigmoid else stages[-1]
     if len(stages) == 1:
+        _check_width(0 if mean else 2 * len(last.bias), hidden)
         last, stages = (last, [_identity(channels), last]) if mean else _split_by_sign(last)
     first = _at_every_position(stages[0], window) if mean else stages[0]
     second = stages[1] if len(stages) > len(HEAD) - 1 else _identity(len(stages[0].bias))
@@ -132,6 +151,9 @@ def _between_relus(layers: Sequence[Affine], inputs: int) -> list[Affine]:
 
 
 def _product(second: Affine, first: Affine) -> Affine:
+    rows, columns = len(second.weight), first.weight.shape[1]
+    if rows * columns > max(first.weight.numel(), second.weight.numel(), _MOST_NUMBERS):
+        raise ValueError(f"two layers of its head are together one of {number(rows)} x {number(columns)} numbers")
     weight, bias = first.weight.double(), first.bias.double()
     factor = second.weight.double()
     return replace(second, weight=(factor @ weight).float(), bias=(factor @ bias + second.bias).float())
@@ -162,14 +184,16 @@ def _at_every_position(layer: Affine, window: int) -> Affine:
     return replace(layer, weight=(layer.weight / window**2).repeat_interleave(window**2, dim=1))
 
 
+def _check_width(units: int, hidden: int) -> None:
+    if units > hidden:
+        raise ValueError(f"its head has a layer of {counted(units, 'unit')}, where fc6 and fc7 have {number(hidden)}")
+
+
 def _padded(layer: Affine, outputs: int, *, inputs: int | None = None) -> Affine:
     """Return a layer with zeros for the inputs and outputs that it lacks."""
     rows, columns = layer.weight.shape
     if rows > outputs or columns > (inputs or columns):
-        raise ValueError(
-            f"its head has a layer of {counted(max(rows, columns), 'unit')}, where fc6 and fc7 have "
-            f"{number(inputs or outputs)}"
-        )
+        _check_width(max(rows, columns), inputs or outputs)
     weight = layer.weight.new_zeros(outputs, inputs or columns)
     weight[:rows, :columns] = layer.weight
     return replace(layer, weight=weight, bias=torch.cat([layer.bias, layer.bias.new_zeros(outputs - rows)]))

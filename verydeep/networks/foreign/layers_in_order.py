@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from verydeep.networks.architecture import DOWNSAMPLING, STAGE_CHANNELS
-from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, channels_first
+from verydeep.networks.foreign.heads import CONVOLUTIONS_ALONE, Affine, Head, channels_first, normalisation
 from verydeep.networks.foreign.layouts import Channels, Layout, Triple
 from verydeep.networks.foreign.named_arrays import NamedArrays
 from verydeep.numbers import counted, number
@@ -132,7 +132,7 @@ def _convolutions(steps: Sequence[LayerStep]) -> dict[str, Tensor]:
                 position += 1
                 open_layer = f"conv{stage}_{position}"
                 ours |= {f"{open_layer}.weight": step.weight, f"{open_layer}.bias": step.bias}
-            case "scale" if open_layer:
+            case "scale" if open_layer and len(step.weight) in (1, len(ours[f"{open_layer}.bias"])):
                 weight, bias = (ours[f"{open_layer}.{kind}"] for kind in ("weight", "bias"))
                 ours[f"{open_layer}.weight"] = weight * step.weight[:, None, None, None]
                 ours[f"{open_layer}.bias"] = bias * step.weight + step.bias
@@ -158,9 +158,10 @@ def _head(steps: Sequence[LayerStep], channels: int) -> Head | None:
     layers: list[Affine] = []
     sigmoid = False
     for step in others:
-        if step.kind in ("dense", "scale"):
-            weight = step.weight if step.kind == "dense" else step.weight.diag()
-            layers.append(Affine(weight=weight, bias=step.bias))
+        if step.kind == "dense":
+            layers.append(Affine(weight=step.weight, bias=step.bias))
+        elif step.kind == "scale":
+            layers.append(normalisation(step.weight, step.bias))
         elif step.kind == "relu" and layers:
             layers[-1] = replace(layers[-1], relu=True)
         elif step.kind in ("softmax", "sigmoid") and step is steps[-1]:
