@@ -54,7 +54,7 @@ def normalisation(weight: Tensor, bias: Tensor) -> Affine:
     """
     if len(weight) ** 2 > _MOST_NUMBERS:
         raise ValueError(
-            f"its head multiplies {number(len(weight))} numbers each by its own, and no layer adds them up"
+            f"its head multiplies {number(len(weight))} numbers, each by its own, and adds none of them up"
         )
     return Affine(weight=weight.diag(), bias=bias)
 
