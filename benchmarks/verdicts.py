@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
-from latent_shares import shares
+from latent_shares import shares as measured_shares
 from scipy.special import ndtri
 
 import verydeep.reproduction
@@ -109,9 +109,9 @@ def outcomes(truth: Truth, tests: list[str], *, seeds: int, images: int, rng: np
     for name in trainings:
         own = np.sqrt(of_network) * normal(images, dtype=np.float32)
         latent[name] = difficulty + own, np.sqrt(of_seed) * normal((seeds, images), dtype=np.float32)
-        shares = np.sqrt(truth.from_a) * common + np.sqrt(truth.of_line) * of_lines[TRAININGS_BY_NAME[name].label]
+        with_others = np.sqrt(truth.from_a) * common + np.sqrt(truth.of_line) * of_lines[TRAININGS_BY_NAME[name].label]
         sd = truth.own_sd.get(name, truth.sd * truth.more_sd.get(name, 1.0))
-        offset[name] = sd * (shares + np.sqrt(own_share) * normal(seeds))
+        offset[name] = sd * (with_others + np.sqrt(own_share) * normal(seeds))
     found, errors = {}, {}
     for test in tests:
         names, protocol = test.split(" ")[0].split("+"), test.split(" ", 1)[1]
@@ -175,7 +175,7 @@ def as_found() -> dict[str, dict[str, float]]:
         here = {name: spread[f"{name} {protocol}"] for name in own_sd if f"{name} {protocol}" in spread}
         dense = np.square([own_sd[name] for name in here]).mean()
         of_protocol[protocol] = float(np.sqrt(np.square([*here.values()]).mean() / dense))
-    of_parts = {name: share for name, (share, _, _) in shares(found, draws=1).items()}
+    of_parts = {name: share for name, (share, _, _) in measured_shares(found, draws=1).items()}
     return {"shares": of_parts, "own_sd": {name: float(sd) for name, sd in own_sd.items()}, "in_protocol": of_protocol}
 
 
@@ -314,6 +314,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="file that gets a line for every block, and is gone on with")
     parser.add_argument("--table", action="store_true", help="print what --out has, as Markdown, and simulate nothing")
     arguments = parser.parse_args()
+    if arguments.as_found and (arguments.power or arguments.plan):
+        parser.error("--as-found goes with false claims alone: leave out --power and --plan")
     if arguments.table:
         print(table(arguments.out))
         return

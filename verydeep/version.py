@@ -14,6 +14,6 @@ _DIGITS = 12
 def code_digest() -> str:
     """Return the first digits of the SHA-256 of this package's Python files, which change between two releases."""
     package = Path(__file__).parent
-    files = sorted(file.relative_to(package).as_posix() for file in package.rglob("*.py"))
+    files = sorted(file.relative_to(package).as_posix() for file in package.rglob("*.py") if file.is_file())
     digests = (f"{name} {hashlib.sha256((package / name).read_bytes()).hexdigest()}\n" for name in files)
     return hashlib.sha256("".join(digests).encode()).hexdigest()[:_DIGITS]

@@ -92,7 +92,14 @@ def test_a_folder_that_has_changed_since_the_training_is_told(tmp_path, monkeypa
     assert "trained on" not in str(evaluate(run, data="photos").notes)
     Image.new("RGB", (44, 40)).save(tmp_path / "photos" / tiny.CLASSES[0] / "new.png")
     told, *_ = evaluate(run, data=tmp_path / "photos").notes
-    assert told.startswith(f"run was trained on {tmp_path / 'photos'} with other files in it")
+    assert told.startswith(
+        f"run was trained on photos, but not on the training images of {tmp_path / 'photos'} as it is"
+    )
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    told, *_ = evaluate(tmp_path / "run", data=tmp_path / "photos").notes
+    assert "was trained on photos, but not on the training images of" in told
+    monkeypatch.chdir(tmp_path)
     other = record(tmp_path / "other", train="other")  # on a source of another name
     assert known_images([other], open_for_testing("photos", None), "all", digests=None) == []
 

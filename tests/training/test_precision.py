@@ -99,10 +99,18 @@ def test_on_cuda_it_is_noted_too(job, monkeypatch, has_bf16, chosen):
 
 
 @pytest.mark.parametrize(
-    ("begun", "device", "goes_on"),
-    [("bf16", "cpu", "bf16"), ("auto", "cpu", "fp32"), ("fp32", "cuda", "fp32"), ("auto", "cuda", "auto")],
+    ("begun", "device", "has_bf16", "goes_on"),
+    [
+        ("bf16", "cpu", True, "bf16"),
+        ("bf16", "cpu", False, "fp32"),
+        ("auto", "cpu", True, "fp32"),
+        ("fp32", "cuda", True, "fp32"),
+        ("auto", "cuda", True, "auto"),
+        ("bf16", "cuda", False, "auto"),
+    ],
 )
-def test_a_run_goes_on_in_its_precision_on_another_device(job, monkeypatch, begun, device, goes_on):
+def test_a_run_goes_on_in_its_precision_where_the_device_has_it(job, monkeypatch, begun, device, has_bf16, goes_on):
+    monkeypatch.setattr(precision, "has_bfloat16", lambda _: has_bf16)
     monkeypatch.setattr(precision, "is_begun", lambda _: True)
     monkeypatch.setattr(precision, "read_record", lambda _: SimpleNamespace(runtime={"precision": begun}))
     monkeypatch.setattr(precision, "_chosen", None)

@@ -74,7 +74,7 @@ def test_as_many_images_are_computed_at_once_as_before(tmp_path, stop_once, monk
     capsys.readouterr()
     train(tiny.splits(), network="A", out=out, recipe=tiny.RECIPE, resume=True)
     said = capsys.readouterr().err
-    assert ("begun with micro-batch 3, it goes on with micro-batch 2: to the bit its weights" in said) == (room == 2)
+    assert ("it does not go on as before (micro-batch 2 instead of 3): to the bit its weights" in said) == (room == 2)
     ways = Execution(micro_batch=3)
     whole = train(tiny.splits(), network="A", out=tmp_path / "whole", recipe=tiny.RECIPE, execution=ways)
     ours, theirs = load(out).state_dict(), load(whole).state_dict()
@@ -89,8 +89,23 @@ def test_other_code_and_another_processor_are_said(stopped, capsys):
     capsys.readouterr()
     assert status_of("train", "--out", stopped, "--resume") == 0
     code, processor = here
-    line = f"begun with code abc, processor Abacus, it goes on with code {code}, processor {processor}: to the bit"
+    line = (
+        f"it does not go on as before (code {code} instead of abc, processor {processor} instead of Abacus): to the bit"
+    )
     assert line in capsys.readouterr().err
+
+
+def test_fewer_threads_and_other_ways_of_computing_are_said(stopped, capsys):
+    """What is not known of both, such as the threads of a run that was begun on a GPU, is not compared."""
+    record = json.loads((stopped / "run.json").read_text())
+    record["runtime"]["computed"] |= {"threads": 64, "processes": 2, "tf32": True, "device": None}
+    record["runtime"]["compile"] = True
+    (stopped / "run.json").write_text(json.dumps(record))
+    capsys.readouterr()
+    assert status_of("train", "--out", stopped, "--resume", "--no-compile") == 0
+    threads = f"threads {torch.get_num_threads()} instead of 64"
+    told = f"it does not go on as before (processes 1 instead of 2, {threads}, without TF32, without torch.compile): to"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kept", [True, False])
@@ -109,8 +124,20 @@ def test_features_of_frozen_layers_are_kept_as_before(tmp_path, stop_once, monke
     assert (said in capsys.readouterr().err) == (not kept)
     monkeypatch.setattr(frozen_layers, "fits", lambda *_: kept)
     train(tiny.splits(), network="A", out=whole, recipe=recipe)
+    assert read_record(whole).runtime["computed"]["features_kept"] is kept
     ours, theirs = load(out).state_dict(), load(whole).state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_features_that_norms_do_without_are_not_kept_later(tmp_path, stop_once, capsys):
+    start, out = tmp_path / "start", tmp_path / "run"
+    save(vgg("A", classes=2, crop=32, width=0.05), start, scale="256", flip=True, classes=tiny.CLASSES)
+    recipe = replace(tiny.RECIPE, finetune=str(start), freeze="conv3_2", views=2, scale="256")
+    with pytest.raises(Stopped):
+        train(tiny.splits(), network="A", out=out, recipe=recipe, execution=Execution(norms_every=1))
+    capsys.readouterr()
+    train(tiny.splits(), network="A", out=out, recipe=recipe, resume=True)
+    assert "features are computed in every step: as when it was begun" in capsys.readouterr().err
 
 
 def resumed_job(monkeypatch, *words):

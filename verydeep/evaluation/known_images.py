@@ -70,19 +70,25 @@ def _about_other_images_then(records: dict[str, Record], splits: Splits) -> list
     """Tell of a folder without splits that it has changed: which of its images a training held out follows from all."""
     if "all" not in splits.sources or "train" not in splits.sources:
         return []
-    train, place = splits.source("train").fingerprint, os.path.realpath(splits.name)
-    changed = [
-        run
+    train = splits.source("train").fingerprint
+    changed = {
+        run: record.source
         for run, record in records.items()
-        if record.imported is None
-        and train not in training_images([record])
-        and place == os.path.realpath(record.source)
-    ]
+        if record.imported is None and train not in training_images([record]) and _may_be(splits.name, record.source)
+    }
     return [
-        f"{run} was trained on {splits.name} with other files in it, so which of these images it was trained on cannot "
-        "be told: if it was on some, the error is too low."
-        for run in changed
+        f"{run} was trained on {source}, but not on the training images of {splits.name} as it is now: if it was "
+        "trained on some of these images, the error is too low."
+        for run, source in changed.items()
     ]
+
+
+def _may_be(folder: str, recorded: str) -> bool:
+    """Return whether a folder may be the one that was recorded, perhaps relative to another folder than this one."""
+    place, parts = Path(os.path.realpath(folder)), Path(os.path.normpath(recorded)).parts
+    return place == Path(os.path.realpath(recorded)) or (
+        not os.path.isabs(recorded) and place.parts[-len(parts) :] == parts
+    )
 
 
 def _about_copies(records: dict[str, Record], splits: Splits, split: str, digests: Sequence[bytes] | None) -> list[str]:

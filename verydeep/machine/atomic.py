@@ -184,7 +184,7 @@ def new_files(path: Path) -> Iterator[Path]:
         for file in sorted(aside.iterdir(), key=lambda file: (file.name != path.name, file.name)):
             file.replace(followed(path.with_name(file.name)))
     except OSError as error:
-        if error.errno not in _FULL:
+        if error.errno not in _FULL or (error.filename and aside not in Path(os.fsdecode(error.filename)).parents):
             raise
         raise OSError(f"cannot write {path}: {reason(error)}") from error
     finally:

@@ -21,7 +21,8 @@ _SAME = {
     "threads": "threads",
     "precision": "precision",
     "tf32": "TF32",
-    "compile": "compiled",
+    "compile": "torch.compile",
+    "fc_parallel": "divided layers",
     "micro_batch": "micro-batch",
 }
 """What has to be as it was for the same weights to the bit, and how messages call it."""
@@ -65,6 +66,7 @@ def _now(job: TrainingJob, learner: Learner) -> dict[str, Any]:
     return {
         "device": f"cuda {torch.cuda.get_device_name(job.device)}" if cuda else job.device.type,
         "processes": job.processes.count,
+        "threads": torch.get_num_threads() if job.device.type == "cpu" else None,
         "tf32": learner.tf32,
         "micro_batch": learner.micro_batch,
     }
@@ -74,11 +76,17 @@ def _about_differences(job: TrainingJob, now: dict[str, Any]) -> list[str]:
     record = read_record(job.out)
     begun = {**record.versions, **record.runtime, **computed(job)}
     here = {**versions(), **asdict(job.runtime), **asdict(job.execution), **now}
-    other = [name for name in _SAME if name in begun and begun[name] != here[name]]
+    pairs = {name: (begun.get(name), here[name]) for name in _SAME}
+    other = [_difference(_SAME[name], *pair) for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]]
     if not other:
         return []
-    before, after = (", ".join(f"{_SAME[name]} {of[name]}" for name in other) for of in (begun, here))
     return [
-        f"begun with {before}, it goes on with {after}: to the bit its weights will not be those of a training that "
-        "was not stopped"
+        f"it does not go on as before ({', '.join(other)}): to the bit its weights will not be those of a training "
+        "that was not stopped"
     ]
+
+
+def _difference(what: str, before: object, now: object) -> str:
+    if isinstance(now, bool):
+        return f"{'with' if now else 'without'} {what}"
+    return f"{what} {now} instead of {before}"

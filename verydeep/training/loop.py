@@ -150,9 +150,14 @@ def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str
     """Let steps begin behind frozen layers where that can be; say `lines` before it, or return them."""
     job = state.job
     first = kept_before(job, state.learner.net)
+    kept_when_begun = job.processes.from_first(lambda: computed(job).get("features_kept"))
     if first is None:
-        return lines
-    kept_when_begun = computed(job).get("features_kept")
+        if job.recipe.views is not None:
+            job.processes.from_first(lambda: note(job, features_kept=False))
+        return [
+            *lines,
+            *(["the frozen layers' features are no longer kept, as they were before"] if kept_when_begun else []),
+        ]
     if kept_when_begun is not False:
         with reporting("frozen layers", images_kept(job)) as report:
             state.bad_images.say = state.bad_validation.say = report.say

@@ -9,7 +9,7 @@ from typing import cast
 import torch
 
 from verydeep.machine.cache import remembered
-from verydeep.machine.runtime import Precision, multiplies_in_bfloat16, uses_bf16
+from verydeep.machine.runtime import Precision, has_bfloat16, multiplies_in_bfloat16, uses_bf16
 from verydeep.machine.threads import threads_kept
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.vgg import VGG
@@ -35,8 +35,9 @@ _CLEARLY = 1.1
 def with_precision(job: TrainingJob, net: VGG) -> TrainingJob:
     """Return the job with `auto` decided: as its run was begun, else on a CPU by a measurement of `net`.
 
-    `auto` stays where products are computed in TF32, which only CUDA devices have. The measurement is remembered, and
-    the first process decides for all. bfloat16 is taken if the processor multiplies
+    `auto` stays on other devices where it means float32, or TF32 on CUDA. A run that was begun in bfloat16 goes on as a
+    new one where the device does not multiply in it. The measurement is remembered, and the first process decides for
+    all. bfloat16 is taken if the processor multiplies
     in it and a step takes clearly less time. Where threads are decided next, one computes: two threads gain less in
     bfloat16, so that two in float32 could be taken where one in bfloat16 is as fast and leaves a core to others.
     """
@@ -48,7 +49,7 @@ def with_precision(job: TrainingJob, net: VGG) -> TrainingJob:
 
 def _as_begun(job: TrainingJob) -> Precision:
     begun = read_record(job.out).runtime.get("precision")
-    if begun in ("bf16", "fp32"):
+    if begun == "fp32" or (begun == "bf16" and has_bfloat16(job.device)):
         return cast(Precision, begun)
     return "fp32" if job.device.type == "cpu" else "auto"
 

@@ -26,15 +26,22 @@ def layer(outputs, inputs, *, relu=False):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([layer(2, CHANNELS), layer(MANY, 2)], "two layers of its head are together one of 3,000,000 x 64 numbers"),
+        ([layer(2, CHANNELS), layer(10 * MANY, 2)], "its head would become a layer of 30,000,000 x 64 numbers"),
         ([layer(MANY, CHANNELS, relu=True), layer(2, MANY)], "3,000,000 units, where fc6 and fc7 have 512"),
-        ([layer(MANY, CHANNELS * 49)], "6,000,000 units, where fc6 and fc7 have 512"),
+        ([layer(MANY, CHANNELS * 49)], "one layer of 3,000,000 outputs, of which fc6, fc7 and fc8 can have 256"),
+        ([layer(1, CHANNELS, relu=True), layer(MANY, 1)], "its head would become a layer of 3,000,000 x 512 numbers"),
     ],
-    ids=["thin between", "wide", "split by sign"],
+    ids=["thin between", "wide", "split by sign", "fc8"],
 )
 def test_a_head_that_is_wide_by_itself_or_where_two_layers_meet(layers, message):
     with pytest.raises(ValueError, match=message):
         written_head(CONVOLUTIONS, Head(layers=tuple(layers)), network=None, crop=224)
+
+
+def test_a_mean_over_more_positions_than_any_crop_has():
+    head = Head(layers=(layer(512, CHANNELS, relu=True), layer(2, 512)), pooled="mean")
+    with pytest.raises(ValueError, match="its head would become a layer of 512 x 64,000,000 numbers"):
+        written_head(CONVOLUTIONS, head, network=None, crop=32_000)
 
 
 def steps_with(*more):
@@ -57,5 +64,5 @@ def test_a_normalisation_of_many_numbers():
 def test_a_normalisation_of_more_channels_than_its_convolution_has():
     steps = steps_with()
     steps.insert(1, LayerStep(kind="scale", name="norm", weight=same(MANY), bias=same(MANY)))
-    with pytest.raises(ValueError, match="norm is a scale where the paper's networks have none"):
+    with pytest.raises(ValueError, match="norm has 3,000,000 channels, conv1_1 64"):
         from_layers(steps, "onnx", side=None, notes=())

@@ -4,6 +4,7 @@ import errno
 import os
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import partial
+from gzip import BadGzipFile
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
@@ -111,11 +112,11 @@ def _load(path: str, name: str) -> dict[str, Any]:
             repository, _, configuration = path.partition(":")
             loaded = datasets.load_dataset(repository, configuration or None)
     except Exception as error:  # the library, its readers and its transport raise almost anything
-        raise _in_one_line(name, error, of_hub=of_hub) from error
+        raise _failure(name, error, of_hub=of_hub) from error
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 
-def _in_one_line(name: str, error: Exception, *, of_hub: bool) -> ValueError | OSError:
+def _failure(name: str, error: Exception, *, of_hub: bool) -> ValueError | OSError:
     """Return an OSError with advice where network or disk failed, else a ValueError.
 
     What failed may be below other errors: the library wraps what happens while it makes its tables, and calls an answer
@@ -145,7 +146,10 @@ def _is_of_network(error: Exception) -> bool:
         return False
     if isinstance(error, FileNotFoundError):
         return isinstance(error, LocalEntryNotFoundError)  # the hub could not be asked
-    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS
+    of_this_machine = isinstance(error, PermissionError | BadGzipFile)
+    return (isinstance(error, OSError) and not of_this_machine) or type(error).__module__.partition(".")[
+        0
+    ] in _TRANSPORTS
 
 
 def _files_of_splits(folder: Path) -> dict[str, list[str]] | None:

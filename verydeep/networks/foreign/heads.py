@@ -21,8 +21,8 @@ CONVOLUTIONS_ALONE = "for its convolutions alone add --convolutions-only"
 
 _RELUS = len(HEAD) - 1
 
-_MOST_NUMBERS = 2**27
-"""Numbers of a matrix that is larger than all those of the file that it comes from: half a gigabyte."""
+_MOST_NUMBERS = 2**29
+"""Numbers of a matrix that is larger than the layer that it comes from: two gigabytes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +120,17 @@ def _fully_connected(head: Head, *, channels: int, window: int, hidden: int) -> 
             f"its head has {len(stages)} layers with ReLUs between them, where the paper's have {len(HEAD)}"
         )
     for stage in stages[:-1]:
-        _check_width(len(stage.bias), hidden)
+        if len(stage.bias) > hidden:
+            raise ValueError(
+                f"its head has a layer of {counted(len(stage.bias), 'unit')}, where fc6 and fc7 have {number(hidden)}"
+            )
     last = _for_two_classes(stages[-1]) if head.sigmoid else stages[-1]
     if len(stages) == 1:
-        _check_width(0 if mean else 2 * len(last.bias), hidden)
+        if not mean and 2 * len(last.bias) > hidden:
+            raise ValueError(
+                f"its head is one layer of {number(len(last.bias))} outputs, of which fc6, fc7 and fc8 can have "
+                f"{number(hidden // 2)}"
+            )
         last, stages = (last, [_identity(channels), last]) if mean else _split_by_sign(last)
     first = _at_every_position(stages[0], window) if mean else stages[0]
     second = stages[1] if len(stages) > len(HEAD) - 1 else _identity(len(stages[0].bias))
@@ -151,9 +158,7 @@ def _between_relus(layers: Sequence[Affine], inputs: int) -> list[Affine]:
 
 
 def _product(second: Affine, first: Affine) -> Affine:
-    rows, columns = len(second.weight), first.weight.shape[1]
-    if rows * columns > max(first.weight.numel(), second.weight.numel(), _MOST_NUMBERS):
-        raise ValueError(f"two layers of its head are together one of {number(rows)} x {number(columns)} numbers")
+    _check_size(len(second.weight), first.weight.shape[1], first, second)
     weight, bias = first.weight.double(), first.bias.double()
     factor = second.weight.double()
     return replace(second, weight=(factor @ weight).float(), bias=(factor @ bias + second.bias).float())
@@ -181,19 +186,20 @@ def _identity(size: int) -> Affine:
 
 def _at_every_position(layer: Affine, window: int) -> Affine:
     """Return a layer of all positions of a window, from one of their mean."""
+    _check_size(len(layer.weight), layer.weight.shape[1] * window**2, layer)
     return replace(layer, weight=(layer.weight / window**2).repeat_interleave(window**2, dim=1))
 
 
-def _check_width(units: int, hidden: int) -> None:
-    if units > hidden:
-        raise ValueError(f"its head has a layer of {counted(units, 'unit')}, where fc6 and fc7 have {number(hidden)}")
+def _check_size(rows: int, columns: int, *layers: Affine) -> None:
+    """Refuse a matrix that is far larger than the layers of the file that it would be made of."""
+    if rows * columns > max(_MOST_NUMBERS, *(layer.weight.numel() for layer in layers)):
+        raise ValueError(f"its head would become a layer of {number(rows)} x {number(columns)} numbers")
 
 
 def _padded(layer: Affine, outputs: int, *, inputs: int | None = None) -> Affine:
     """Return a layer with zeros for the inputs and outputs that it lacks."""
     rows, columns = layer.weight.shape
-    if rows > outputs or columns > (inputs or columns):
-        _check_width(max(rows, columns), inputs or outputs)
+    _check_size(outputs, inputs or columns, layer)
     weight = layer.weight.new_zeros(outputs, inputs or columns)
     weight[:rows, :columns] = layer.weight
     return replace(layer, weight=weight, bias=torch.cat([layer.bias, layer.bias.new_zeros(outputs - rows)]))

@@ -132,8 +132,12 @@ def _convolutions(steps: Sequence[LayerStep]) -> dict[str, Tensor]:
                 position += 1
                 open_layer = f"conv{stage}_{position}"
                 ours |= {f"{open_layer}.weight": step.weight, f"{open_layer}.bias": step.bias}
-            case "scale" if open_layer and len(step.weight) in (1, len(ours[f"{open_layer}.bias"])):
+            case "scale" if open_layer:
                 weight, bias = (ours[f"{open_layer}.{kind}"] for kind in ("weight", "bias"))
+                if len(step.weight) not in (1, len(bias)):
+                    raise ValueError(
+                        f"{step.name} has {number(len(step.weight))} channels, {open_layer} {number(len(bias))}"
+                    )
                 ours[f"{open_layer}.weight"] = weight * step.weight[:, None, None, None]
                 ours[f"{open_layer}.bias"] = bias * step.weight + step.bias
             case "relu" if position:
