@@ -28,7 +28,7 @@ _SAME = {
 """What has to be as it was for the same weights to the bit, and how messages call it."""
 
 
-def computed(job: TrainingJob) -> dict[str, Any]:
+def _computed(job: TrainingJob) -> dict[str, Any]:
     """Return what was chosen to compute the run that this job goes on with; nothing if there is none.
 
     Runs of versions that did not note it have nothing either.
@@ -39,16 +39,22 @@ def computed(job: TrainingJob) -> dict[str, Any]:
 
 def micro_batch_as_begun(job: TrainingJob) -> int | None:
     """Return the micro-batch of the run that this job goes on with, if as many processes began it; else None."""
-    noted = computed(job)
+    noted = _computed(job)
     count = noted.get("micro_batch")
     alike = noted.get("processes") == job.processes.count
     return count if alike and isinstance(count, int) and count > 0 else None
 
 
+def features_kept_as_begun(job: TrainingJob) -> bool | None:
+    """Return whether the run that this job goes on with kept features of frozen layers; None if that is not known."""
+    kept = _computed(job).get("features_kept")
+    return kept if isinstance(kept, bool) else None
+
+
 def note_computed(job: TrainingJob, learner: Learner) -> list[str]:
     """Note in `run.json` how steps are computed; return a line where a run does not go on as it was begun."""
     now = _now(job, learner)
-    if is_begun(job.out) and computed(job):
+    if _computed(job):
         return _about_differences(job, now)
     note(job, **now)
     return []
@@ -74,7 +80,7 @@ def _now(job: TrainingJob, learner: Learner) -> dict[str, Any]:
 
 def _about_differences(job: TrainingJob, now: dict[str, Any]) -> list[str]:
     record = read_record(job.out)
-    begun = {**record.versions, **record.runtime, **computed(job)}
+    begun = {**record.versions, **record.runtime, **_computed(job)}
     here = {**versions(), **asdict(job.runtime), **asdict(job.execution), **now}
     pairs = {name: (begun.get(name), here[name]) for name in _SAME}
     other = [_difference(_SAME[name], *pair) for name, pair in pairs.items() if None not in pair and pair[0] != pair[1]]

@@ -22,7 +22,7 @@ from verydeep.machine.runtime import Execution, Runtime, StopRequest, kernels_ke
 from verydeep.machine.threads import threads_kept, use_threads
 from verydeep.machine.torchrun import restarted, under_torchrun
 from verydeep.presentation.terminal import Reporter, reporting
-from verydeep.training.as_begun import computed, note
+from verydeep.training.as_begun import features_kept_as_begun, note
 from verydeep.training.checkpoint import Progress
 from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics, images_of_classes
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
@@ -150,14 +150,11 @@ def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str
     """Let steps begin behind frozen layers where that can be; say `lines` before it, or return them."""
     job = state.job
     first = kept_before(job, state.learner.net)
-    kept_when_begun = job.processes.from_first(lambda: computed(job).get("features_kept"))
+    kept_when_begun = job.processes.from_first(lambda: features_kept_as_begun(job))
     if first is None:
         if job.recipe.views is not None:
             job.processes.from_first(lambda: note(job, features_kept=False))
-        return [
-            *lines,
-            *(["the frozen layers' features are no longer kept, as they were before"] if kept_when_begun else []),
-        ]
+        return [*lines, *(["the frozen layers' features are no longer kept, unlike before"] if kept_when_begun else [])]
     if kept_when_begun is not False:
         with reporting("frozen layers", images_kept(job)) as report:
             state.bad_images.say = state.bad_validation.say = report.say
@@ -166,10 +163,12 @@ def _pass_frozen_layers(state: TrainingState, stop: StopRequest, lines: list[str
             state.features = frozen_features(state, first, stop, report)
     note(job, features_kept=state.features is not None)
     if state.features is None:
-        how = {False: "as when it was begun", True: "memory no longer holds those of all views"}.get(
-            kept_when_begun, "memory does not hold those of all views"
-        )
-        return [*lines, f"the frozen layers' features are computed in every step: {how}"]
+        why = {
+            None: "memory does not hold those of all views",
+            True: "memory no longer holds those of all views",
+            False: "as when it was begun",
+        }[kept_when_begun]
+        return [*lines, f"the frozen layers' features are computed in every step: {why}"]
     state.learner = replace(state.learner, first=first)
     return []
 
