@@ -3,6 +3,7 @@
 import getpass
 import json
 import platform
+import re
 import signal
 import subprocess
 import sys
@@ -15,12 +16,13 @@ import pytest
 import torch
 from several_commands import status_of
 
+from verydeep import version
 from verydeep.commands import self_test
 from verydeep.commands.self_test import Check
 from verydeep.machine import inspection, memory
 from verydeep.machine.private_names import cache_without_names
 from verydeep.machine.runtime import Stopped, stop_request
-from verydeep.version import __version__
+from verydeep.version import __version__, code_digest
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def test_it_tells_what_there_is(quick, capsys, tmp_path):
     assert found["devices"][0] == "cpu"
     assert 0 < found["free_memory_bytes"] <= found["memory_bytes"] == memory.memory_bytes()
     assert (found["cache"], found["cache_files"], found["cache_bytes"]) == ("verydeep", 2, 1500)
-    assert f"verydeep {__version__}, Python {platform.python_version()}" in text
+    assert f"verydeep {__version__}, code {code_digest()}, Python {platform.python_version()}" in text
     assert "self-test  train on digits: ok, 10% are wrong (3.2 s)" in text
     assert "cache      verydeep: 2 files" in text
     for private in (str(tmp_path), platform.node(), str(Path.cwd()), f"/{getpass.getuser()}/"):
@@ -117,7 +119,7 @@ main({["doctor"]})
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert f"verydeep {__version__}, Python" in done.stdout
+    assert f"verydeep {__version__}, code" in done.stdout
     assert "self-test  make a temporary folder: BROKEN, FileNotFoundError: " in done.stdout
     assert done.stderr == "verydeep: broken: make a temporary folder\n"
 
@@ -206,3 +208,18 @@ def test_the_self_test_itself(capfd):
     assert all(check.ok for check in checks), checks
     assert sum(check.seconds for check in checks) < 60
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_code_is_known_by_all_its_files(tmp_path, monkeypatch):
+    """An editor's link to nowhere, and compiled files, are none of it."""
+    (tmp_path / "room").mkdir()
+    (tmp_path / "room" / "a.py").write_text("1")
+    (tmp_path / "room" / ".#a.py").symlink_to("nowhere")
+    monkeypatch.setattr(version, "__file__", str(tmp_path / "version.py"))
+    digests = []
+    for file, text in (("b.pyc", "1"), ("room/a.py", "2"), ("b.py", ""), ("c.py", "")):
+        digests += [code_digest.__wrapped__()]
+        (tmp_path / file).write_text(text)
+    assert len({*digests, code_digest.__wrapped__()}) == 4
+    assert digests[0] == digests[1]
+    assert all(re.fullmatch("[0-9a-f]{12}", digest) for digest in digests)

@@ -61,7 +61,9 @@ def note_computed(job: TrainingJob, learner: Learner) -> list[str]:
 
 
 def note(job: TrainingJob, **chosen: object) -> None:
-    """Add to `run.json` what was chosen."""
+    """Add to `run.json` what was chosen; that of a run which an earlier version began stays as it was."""
+    if is_begun(job.out) and not _computed(job):
+        return
     record = read_record(job.out)
     before = record.runtime.get(_COMPUTED) or {}
     write_record(job.out, replace(record, runtime={**record.runtime, _COMPUTED: {**before, **chosen}}))
