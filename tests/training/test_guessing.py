@@ -57,7 +57,7 @@ def test_a_loss_that_is_nearly_that_of_guessing_is_told(loss, told, recipe, more
         ("D", {"batch": 32}, "a lower learning rate may help: --learning-rate 0.00125 is the paper's in proportion"),
         ("D", {"batch": 32, "batch_norm": True}, "a lower learning rate may help: --learning-rate 0.00125"),
         ("D", {"batch": 32, "weights": "w.pth", "learning_rate": 0.01}, "a lower learning rate may help"),
-        ("D", {"batch": 32, "init": "paper"}, "--init glorot may help: with paper deep networks often stay there"),
+        ("D", {"batch": 32, "init": "paper"}, "--init glorot may help: with --init paper deep networks"),
         ("D", {"init": "runs/a", "init_rest": "paper"}, "--init-rest glorot may help"),
         ("D", {"batch": 32, "learning_rate": 2.5e-3}, "--batch-norm may help, or --init with the RUN of a trained A."),
         ("A", {}, "--batch-norm may help."),
@@ -133,6 +133,6 @@ def test_a_network_at_chance_is_told_once_while_it_trains_and_in_the_end(tmp_pat
     said = [line for line in capsys.readouterr().err.splitlines() if "guessing" in line]
     assert len(said) == 1
     assert "epoch 3 is no better than guessing (its training error is 25.0%, that of always naming" in said[0]
-    assert said[0].endswith("--init glorot may help: with paper deep networks often stay there")
+    assert said[0].endswith("--init glorot may help: with --init paper deep networks often stay there")
     assert read_metrics(run)[-1].guessing_loss == pytest.approx(-0.75 * np.log(0.75) - 0.25 * np.log(0.25))
     assert "guessing among 2 classes, 0.562" in str(training_table(training_end(run)).caption)

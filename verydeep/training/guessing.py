@@ -66,7 +66,7 @@ def what_may_help(recipe: Recipe, network: str) -> str:
     scheme = (recipe.init_rest or default.init) if recipe.starts_from_run() else recipe.init
     if scheme != default.init and recipe.taken_over is None and not recipe.batch_norm:
         option = "--init-rest" if recipe.starts_from_run() else "--init"
-        return f"{option} {default.init} may help: with {scheme} deep networks often stay there"
+        return f"{option} {default.init} may help: with {option} {scheme} deep networks often stay there"
     usual = LEARNING_RATE * recipe.batch / default.batch
     if recipe.first_rate >= _WELL_ABOVE * usual:
         return (
