@@ -43,6 +43,17 @@ def stopped(tmp_path, stop_once):
     return tmp_path / "run"
 
 
+@pytest.fixture
+def start(tmp_path):
+    """Weights to start from."""
+    save(vgg("A", classes=2, crop=32, width=0.05), tmp_path / "start", scale="256", flip=True, classes=tiny.CLASSES)
+    return tmp_path / "start"
+
+
+def views_behind_frozen_layers(start):
+    return replace(tiny.RECIPE, finetune=str(start), freeze="conv3_2", views=2, scale="256")
+
+
 def refusal(capsys, *words):
     capsys.readouterr()
     assert status_of(*words) == 2
@@ -109,10 +120,8 @@ def test_fewer_threads_and_other_ways_of_computing_are_said(stopped, capsys):
 
 
 @pytest.mark.parametrize("kept", [True, False])
-def test_features_of_frozen_layers_are_kept_as_before(tmp_path, stop_once, monkeypatch, capsys, kept):
-    start, out, whole = (tmp_path / name for name in ("start", "run", "whole"))
-    save(vgg("A", classes=2, crop=32, width=0.05), start, scale="256", flip=True, classes=tiny.CLASSES)
-    recipe = replace(tiny.RECIPE, finetune=str(start), freeze="conv3_2", views=2, scale="256")
+def test_features_of_frozen_layers_are_kept_as_before(start, tmp_path, stop_once, monkeypatch, capsys, kept):
+    out, whole, recipe = tmp_path / "run", tmp_path / "whole", views_behind_frozen_layers(start)
     monkeypatch.setattr(frozen_layers, "fits", lambda *_: kept)
     with pytest.raises(Stopped):
         train(tiny.splits(), network="A", out=out, recipe=recipe)
@@ -129,10 +138,8 @@ def test_features_of_frozen_layers_are_kept_as_before(tmp_path, stop_once, monke
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
-def test_features_that_norms_do_without_are_not_kept_later(tmp_path, stop_once, capsys):
-    start, out = tmp_path / "start", tmp_path / "run"
-    save(vgg("A", classes=2, crop=32, width=0.05), start, scale="256", flip=True, classes=tiny.CLASSES)
-    recipe = replace(tiny.RECIPE, finetune=str(start), freeze="conv3_2", views=2, scale="256")
+def test_features_that_norms_do_without_are_not_kept_later(start, tmp_path, stop_once, capsys):
+    out, recipe = tmp_path / "run", views_behind_frozen_layers(start)
     with pytest.raises(Stopped):
         train(tiny.splits(), network="A", out=out, recipe=recipe, execution=Execution(norms_every=1))
     capsys.readouterr()
@@ -159,9 +166,8 @@ def test_it_computes_as_before_unless_told_otherwise(stopped, monkeypatch):
     assert (job.execution.micro_batch, job.execution.norms_every, job.tolerance.max_bad) == (2, 2, 4)
 
 
-def test_first_weights_are_not_asked_for_again(tmp_path, stop_once):
-    start, out = tmp_path / "start", tmp_path / "run"
-    save(vgg("A", classes=2, crop=32, width=0.05), start, scale="256", flip=True, classes=tiny.CLASSES)
+def test_first_weights_are_not_asked_for_again(start, tmp_path, stop_once):
+    out = tmp_path / "run"
     words = ["train", tiny.folder(tmp_path / "photos"), "--from", start, "--batch", "4", "--epochs", "3"]
     assert status_of(*words, "--out", out) == 128 + signal.SIGTERM
     shutil.rmtree(start)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from verydeep.runs.record import is_begun, read_record, versions, write_record
+from verydeep.runs.record import read_record, versions, write_record
 from verydeep.training.job import TrainingJob
 from verydeep.training.learner import Learner
 
@@ -33,7 +33,8 @@ def _computed(job: TrainingJob) -> dict[str, Any]:
 
     Runs of versions that did not note it have nothing either.
     """
-    chosen = read_record(job.out).runtime.get(_COMPUTED) if is_begun(job.out) else None
+    begun = job.begun_record()
+    chosen = None if begun is None else begun.runtime.get(_COMPUTED)
     return chosen if isinstance(chosen, dict) else {}
 
 
@@ -62,7 +63,7 @@ def note_computed(job: TrainingJob, learner: Learner) -> list[str]:
 
 def note(job: TrainingJob, **chosen: object) -> None:
     """Add to `run.json` what was chosen; that of a run which an earlier version began stays as it was."""
-    if is_begun(job.out) and not _computed(job):
+    if job.begun_record() is not None and not _computed(job):
         return
     record = read_record(job.out)
     before = record.runtime.get(_COMPUTED) or {}

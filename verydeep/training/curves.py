@@ -8,7 +8,6 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.summary import scalar
 
-from verydeep.images.class_sizes import images_per_class
 from verydeep.machine.errors import say
 from verydeep.machine.peak_memory import peak_memory
 from verydeep.numbers import billions, decimal, number, percent, significant
@@ -122,13 +121,8 @@ def epoch_metrics(state: TrainingState, validation_error: float, class_balanced_
         seconds=progress.seconds,
         waiting=100 * progress.waited / progress.seconds,
         peak_memory_bytes=peak_memory(job.device),
-        guessing_loss=None if job.splits.regression else guessing_loss(images_of_classes(state), job.recipe),
+        guessing_loss=None if job.splits.regression else guessing_loss(job.images_per_class.values(), job.recipe),
     )
-
-
-def images_of_classes(state: TrainingState) -> tuple[int, ...]:
-    """Return the number of training images of each class."""
-    return tuple(images_per_class(state.job.splits.source("train")).values())
 
 
 def about_missing_images(state: TrainingState) -> str:

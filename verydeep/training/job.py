@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from verydeep.images.class_sizes import images_per_class
 from verydeep.images.sources.splits import Splits
 from verydeep.images.tolerance import Tolerance
 from verydeep.machine.processes import Processes
@@ -97,7 +98,7 @@ class TrainingJob:
         try:
             found = self._file_fingerprint(start) if option == "from" else weights_fingerprint(start)
         except (OSError, ValueError):
-            before = self._before()
+            before = self.begun_record()
             if before is None or before.recipe.get(_START_FIELDS[option]) != start or option not in before.fingerprints:
                 raise
             found = before.fingerprints[option]
@@ -109,13 +110,18 @@ class TrainingJob:
         Where the run has that of the first file alone, as earlier versions took it, it is taken again.
         """
         files = weights_files(weights)
-        before = self._before() if len(files) > 1 else None
+        before = self.begun_record() if len(files) > 1 else None
         if before is not None and before.fingerprints.get("from") == (first := file_sha256(files[0])):
             return first
         return files_sha256(files)
 
-    def _before(self) -> Record | None:
-        """Return the record of the run that was begun here before."""
+    @cached_property
+    def images_per_class(self) -> dict[str, int]:
+        """Training images of each class, unusable ones included; they are counted once."""
+        return images_per_class(self.splits.source("train"))
+
+    def begun_record(self) -> Record | None:
+        """Return the record of the run that this job goes on with, if it was begun here before."""
         return read_record(self.out) if has_record(self.out) and is_begun(self.out) else None
 
     def image_memory(self, split: str) -> float:

@@ -135,7 +135,7 @@ def learner_of(
     tf32 = _choose_kernels(device, execution.precision)
     net = net.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     bf16 = uses_bf16(execution.precision, device)
-    most = math.inf if micro_batch_as_begun is None else micro_batch_as_begun
+    most = micro_batch_as_begun or job.recipe.batch
     micro_batch = execution.micro_batch or min(_micro_batch_that_fits(job, net, bf16=bf16), most)
     forward = parallelised(net, job.processes, device, fc_parallel=execution.fc_parallel)
     if execution.compile:
@@ -151,7 +151,7 @@ def learner_of(
         optimiser=optimiser,
         bf16=bf16,
         tf32=tf32,
-        micro_batch=int(micro_batch),
+        micro_batch=micro_batch,
         objective=box_regression(boxes) if boxes else _classification(job),
     )
 

@@ -24,7 +24,7 @@ from verydeep.machine.torchrun import restarted, under_torchrun
 from verydeep.presentation.terminal import Reporter, reporting
 from verydeep.training.as_begun import features_kept_as_begun, note
 from verydeep.training.checkpoint import Progress
-from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics, images_of_classes
+from verydeep.training.curves import Curves, about_missing_images, bar_figures, epoch_metrics
 from verydeep.training.decisions import GO_ON, SAVE, Arrived, Decision, arrivals, decide, settle
 from verydeep.training.frozen_layers import frozen_features, images_kept, kept_before, validation_batches
 from verydeep.training.guessing import about_guessing
@@ -262,7 +262,7 @@ def _end_epoch(state: TrainingState, stop: StopRequest, report: Reporter, plot: 
     error, class_balanced = errors
     report.advance(0, tell=True, figures=bar_figures(state, error))
     metrics = epoch_metrics(state, error, class_balanced)
-    guessing = about_guessing(metrics, images_of_classes(state), state.job.recipe, state.job.network)
+    guessing = about_guessing(metrics, state.job.images_per_class.values(), state.job.recipe, state.job.network)
     report.say_all(line for line in (about_missing_images(state), guessing) if line)
     plot.epoch(metrics)
     best = progress.plateau.best is None or error < progress.plateau.best

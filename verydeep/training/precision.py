@@ -37,9 +37,9 @@ def with_precision(job: TrainingJob, net: VGG) -> TrainingJob:
 
     `auto` stays on other devices where it means float32, or TF32 on CUDA. A run that was begun in bfloat16 goes on as a
     new one where the device does not multiply in it. The measurement is remembered, and the first process decides for
-    all. bfloat16 is taken if the processor multiplies
-    in it and a step takes clearly less time. Where threads are decided next, one computes: two threads gain less in
-    bfloat16, so that two in float32 could be taken where one in bfloat16 is as fast and leaves a core to others.
+    all. bfloat16 is taken if the processor multiplies in it and a step takes clearly less time. Where threads are
+    decided next, one computes: two threads gain less in bfloat16, so that two in float32 could be taken where one in
+    bfloat16 is as fast and leaves a core to others.
     """
     if job.execution.precision != "auto":
         return job

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from verydeep.ilsvrc_classes import class_numbers
-from verydeep.images.class_sizes import about_unequal_classes, images_per_class
+from verydeep.images.class_sizes import about_unequal_classes
 from verydeep.images.colour import SAMPLE, ColourStatistics, colour_statistics, shift_components
 from verydeep.images.crops import TrainingView
 from verydeep.images.quarantine import Quarantine
@@ -165,7 +165,7 @@ def _about_exchange(job: TrainingJob, learner: Learner) -> list[str]:
 def _about_images(job: TrainingJob, colour: ColourStatistics, quarantines: Sequence[Quarantine]) -> list[str]:
     """Say which colours the images have, which of them were left out, and whether their classes are unequal."""
     lines = [_about_colours(job, colour), *job.splits.inventory.lines()]
-    unequal = about_unequal_classes(images_per_class(job.splits.source("train")))
+    unequal = about_unequal_classes(job.images_per_class)
     if unequal and not (job.recipe.balanced or job.recipe.class_weights):  # which it advises
         lines.append(unequal)
     left_out = {bad.split: counted(len(bad.reasons), "image") for bad in quarantines if bad.reasons}
