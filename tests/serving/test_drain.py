@@ -202,11 +202,11 @@ def test_an_address_that_is_taken_is_told_before_the_model_is_loaded(run, capsys
     assert "port " in capsys.readouterr().err
 
 
-def test_keys_that_can_be_guessed_are_refused(run, capsys, tmp_path):
+def test_keys_that_can_be_guessed_are_refused_before_the_model_is_loaded(run, capsys, tmp_path):
     for text, words in (
         ("# none\n  # and none\n", "has no keys"),
         ("short\n", "fewer than 16 characters"),
         ("schl\u00fcssel-schl\u00fcssel\n", "ASCII"),
     ):
         (tmp_path / "keys").write_text(text)
-        assert words in refusal(capsys, "serve", run, "--key-file", tmp_path / "keys")
+        assert words in refusal(capsys, "serve", run / "nowhere", "--key-file", tmp_path / "keys")

@@ -57,17 +57,18 @@ def serve(
     from verydeep.serving.served_model import served_model
     from verydeep.serving.server import bound_socket
     from verydeep.serving.server import serve as serve_until_told
-    from verydeep.serving.service import Service
+    from verydeep.serving.service import Service, read_keys
 
     if name is not None and name != _as_name(name):
         raise ValueError(f"--name has letters, digits, '.', '_' and '-' only, not {name!r}")
+    keys = read_keys(access.key_file)
     with bound_socket(listening) as socket:
         runtime = Runtime(device=device, threads=threads)
         model = served_model(run, protocol=protocol, scales=scales, grid=grid, runtime=runtime)
         local = _is_local(listening.host)
         if local:
             access = replace(access, allow_host=(_LOCALHOST, *access.allow_host))
-        service = Service(model, name or _name(run), limits, access)
+        service = Service(model, name or _name(run), limits, access, keys=keys)
         for note in (*model.notes, *_notes_on(listening, access, local=local)):
             say(note)
         serve_until_told(service, socket, listening.grace, say)

@@ -46,7 +46,10 @@ _T = TypeVar("_T")
 class Service:
     """A model behind a queue, and the common parts of the answers to all requests."""
 
-    def __init__(self, model: ServedModel, name: str, limits: Limits, access: Access) -> None:
+    def __init__(
+        self, model: ServedModel, name: str, limits: Limits, access: Access, *, keys: tuple[bytes, ...] | None = None
+    ) -> None:
+        """Take a model and who may use it; `keys` are those of `access.key_file`, if it was read before."""
         if limits.max_batch is not None and not model.batches:
             raise ValueError("a classifier of features is computed one image at a time: leave out --max-batch")
         limits = replace(limits, max_rescaled_pixels=limits.rescaled_pixels(model.sides))
@@ -56,7 +59,7 @@ class Service:
         self.queue = WorkQueue(model, limits, self.metrics)
         self.draining = False
         """Whether the end has begun: /readyz says so, while requests are still answered."""
-        self._keys = _keys_of(access.key_file)
+        self._keys = read_keys(access.key_file) if keys is None else keys
         self.metrics.watch("verydeep_queue_images", "Images in the queue.", lambda: self.queue.images)
         self.metrics.watch("verydeep_queue_seconds", "Estimated seconds of work.", lambda: self.queue.seconds)
         self.metrics.watch("verydeep_bodies_bytes", "Bytes reserved for bodies.", lambda: self.bodies.held)
@@ -231,8 +234,8 @@ def _checked(outcomes: RequestOutcomes) -> RequestOutcomes:
     return outcomes
 
 
-def _keys_of(file: Path | None) -> tuple[bytes, ...]:
-    """Return the SHA-256 of each key in a file.
+def read_keys(file: Path | None) -> tuple[bytes, ...]:
+    """Return the SHA-256 of each key in a file; nothing without a file.
 
     Raises:
         ValueError: there is no such file, it has no keys, or one that can be guessed or that no header can carry.
