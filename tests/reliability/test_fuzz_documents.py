@@ -24,7 +24,7 @@ from verydeep.images.sources.given import given_images
 from verydeep.machine.documents import read_json
 from verydeep.reproduction.kept_findings import kept_findings
 from verydeep.reproduction.plan_file import read_plan
-from verydeep.reproduction.stored_tests import read_test, write_outcomes
+from verydeep.reproduction.stored_tests import outcomes_digest, read_test, write_outcomes
 from verydeep.runs.model import load_config, load_model
 from verydeep.runs.record import read_metrics, read_record
 from verydeep.training.checkpoint import Progress, load_latest
@@ -58,6 +58,7 @@ COCO = {
 VOC = """<annotation><filename>{}.png</filename><size><width>5</width><height>6</height></size><object><name>{}</name>
 <difficult>0</difficult><bndbox><xmin>1</xmin><ymin>2</ymin><xmax>3</xmax><ymax>4</ymax></bndbox></object></annotation>
 """
+OUTCOMES = {name: np.random.default_rng(number).random((2, 12)) < 0.3 for number, name in enumerate(ERRORS)}
 RESULTS = {
     "guessing": 90.0,
     "margin": 1.0,
@@ -65,6 +66,7 @@ RESULTS = {
     "recipe": {"init": "glorot"},
     "trainings": [{"name": "A-256", "start": None}, *({"name": f"{one}-256", "start": "A-256"} for one in "BD")],
     "seeds": [0, 1],
+    "outcomes_sha256": outcomes_digest(OUTCOMES),
     "not_told": "",
 }
 BOXES = "file,x0,y0,x1,y1,class\na.png,1,2,3,4,cat\nb.png,1,2,3,4,dog\n"
@@ -166,8 +168,7 @@ def files(tmp_path_factory):
             found[name].parent.mkdir(exist_ok=True)
             found[name].write_text(source, newline="")
     found["findings/outcomes.npz"] = place / "findings" / "outcomes.npz"
-    rng = np.random.default_rng(0)
-    write_outcomes(found["findings/outcomes.npz"], {name: rng.random((2, 12)) < 0.3 for name in ERRORS})
+    write_outcomes(found["findings/outcomes.npz"], OUTCOMES)
     (place / "pictures").mkdir()
     for image in ("a.png", "b.png"):
         Image.new("RGB", (5, 6)).save(place / "pictures" / image)

@@ -14,7 +14,7 @@ from verydeep.reproduction.kept_findings import kept_findings
 from verydeep.reproduction.studies import STUDIES_BY_NAME, with_its_starts
 from verydeep.reproduction.study_runs import study_runs
 
-DEPTH = Grid(only=("A-256", "B-256", "D-256"), tables=(3,), seeds=2)
+DEPTH = Grid(only=("A-256", "B-256", "D-256"), tables=(3,), seeds=3)
 
 
 def test_where_the_report_decided_nothing_findings_decide_nothing(tmp_path, capsys):
@@ -39,14 +39,26 @@ def test_what_starts_from_an_unfinished_training_is_not_told(tmp_path, of_before
     assert parts["d_against_b"].networks.verdict == "cannot_be_told"
 
 
-@pytest.mark.parametrize("more", [{"seeds": 3}, {"only": ("A-256", "B-256", "D-256", "E-256")}])
-def test_files_of_two_reports_are_not_taken_for_one(tmp_path, more):
+@pytest.mark.parametrize(
+    ("more", "digest"),
+    [
+        ({"seeds": 4}, False),
+        ({"only": ("A-256", "B-256", "D-256", "E-256")}, False),
+        ({"only": ("A-256", "B-256")}, True),
+        ({}, True),
+    ],
+)
+def test_files_of_two_reports_are_not_taken_for_one(tmp_path, more, digest):
     """As they are left where a process is killed between writing one and the other."""
     errors = {**ERRORS, "E-256 dense single": 10.0}
     made_up(tmp_path, grid=DEPTH, errors=lambda name, _: errors[name])
-    before = (tmp_path / "results.json").read_text()
+    kept_findings(tmp_path)
+    before = json.loads((tmp_path / "results.json").read_text())
+    errors["B-256 dense single"] += 1
     made_up(tmp_path, grid=replace(DEPTH, **more), errors=lambda name, _: errors[name], cut_off=("A-256",))
-    (tmp_path / "results.json").write_text(before)
+    if not digest:  # a report of before
+        del before["outcomes_sha256"]
+    (tmp_path / "results.json").write_text(json.dumps(before))
     with pytest.raises(ValueError, match=r"outcomes.npz and results.json are not of one report: repeat"):
         kept_findings(tmp_path)
 

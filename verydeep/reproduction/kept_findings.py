@@ -1,6 +1,6 @@
 """Findings of a reproduction from its kept outcomes, without its runs and its images."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from verydeep.reproduction.fair_tests import with_descendants
 from verydeep.reproduction.files import OUTCOMES, RESULTS
 from verydeep.reproduction.findings import Finding, findings
 from verydeep.reproduction.limits import beside_verdict
-from verydeep.reproduction.stored_tests import read_outcomes
+from verydeep.reproduction.stored_tests import outcomes_digest, read_outcomes
 from verydeep.training.recipe import Recipe
 
 
@@ -51,6 +51,8 @@ class _Results:
     recipe: _Recipe = _Recipe()
     trainings: Sequence[_Training] = ()
     seeds: tuple[int, ...] = ()
+    outcomes_sha256: str = ""
+    """Earlier versions did not keep it."""
     not_told: str = ""
 
 
@@ -75,7 +77,7 @@ def kept_findings(folder: str | Path, *, margin: float | None = None) -> KeptFin
     if results.not_told:
         return KeptFindings(findings=(), beside={}, not_told=results.not_told)
     starts = {one.name: one.start for one in results.trainings}
-    _check_the_same_report(folder, outcomes, starts, results.seeds)
+    _check_the_same_report(folder, outcomes, results)
     unfinished = {*results.unfinished, *with_descendants(results.unfinished, starts)}
     margin = results.margin if margin is None else margin
     found = findings(outcomes, guessing=results.guessing, margin=margin, unfinished=unfinished)
@@ -83,13 +85,19 @@ def kept_findings(folder: str | Path, *, margin: float | None = None) -> KeptFin
     return KeptFindings(findings=found, beside=beside, not_told="")
 
 
-def _check_the_same_report(folder: Path, outcomes: Outcomes, trainings: Collection[str], seeds: Sequence[int]) -> None:
-    """Refuse outcomes of more trainings, or another number of seeds, than results.json tells about.
+def _check_the_same_report(folder: Path, outcomes: Outcomes, results: _Results) -> None:
+    """Refuse outcomes that are not those which results.json tells about.
 
-    Then one of the two files is of an earlier report: the process that wrote the later one was killed in between.
+    Then one of the two files is of an earlier report: the process that wrote the later one was killed in between. Where
+    results.json has no digest of them, more trainings than it lists or another number of seeds show it.
     """
-    others = {name for test in outcomes for name in trainings_of(test)} - set(trainings)
-    if (trainings and others) or (seeds and {len(wrong) for wrong in outcomes.values()} != {len(seeds)}):
+    trainings, seeds = {one.name for one in results.trainings}, {len(results.seeds)}
+    if results.outcomes_sha256:
+        others = outcomes_digest(outcomes) != results.outcomes_sha256
+    else:
+        more = {name for test in outcomes for name in trainings_of(test)} - trainings if trainings else set()
+        others = bool(more) or (bool(results.seeds) and {len(wrong) for wrong in outcomes.values()} != seeds)
+    if others:
         raise ValueError(
             f"{folder / OUTCOMES} and {RESULTS} are not of one report: repeat verydeep reproduce, which writes both"
         )

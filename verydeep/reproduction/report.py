@@ -24,7 +24,7 @@ from verydeep.reproduction.limits import TOPICS, beside_verdict, how_sure, liste
 from verydeep.reproduction.paper_tables import PAPER_TABLES
 from verydeep.reproduction.plan_file import commands_of
 from verydeep.reproduction.results import GridResults, grid_results
-from verydeep.reproduction.stored_tests import StoredTests, write_outcomes
+from verydeep.reproduction.stored_tests import StoredTests, outcomes_digest, write_outcomes
 from verydeep.reproduction.studies import STUDIES
 from verydeep.reproduction.study_report import study_page
 from verydeep.reproduction.table_rows import outcomes
@@ -78,9 +78,9 @@ def write_report(
     filters: dict[str, Callable[..., str]] = {"range": written, "listed": listed, "unfinished_because": why_unfinished}
     svgs = {f"{name}.svg": svg for name, svg in charts.items()}
     write_page(out, f"reproduction/{MARKDOWN}", values, beside=svgs, language=language, **filters)
-    write_outcomes(out / OUTCOMES, outcomes(grid.entries, tests))
+    write_outcomes(out / OUTCOMES, kept := outcomes(grid.entries, tests))
     limits = [sentence for sentences in sure.values() for sentence in sentences]
-    numbers = {**results.to_dict(), **said, "limits": limits}
+    numbers = {**results.to_dict(), **said, "limits": limits, "outcomes_sha256": outcomes_digest(kept)}
     return write_page(out, f"reproduction/{HTML}", values, beside={RESULTS: numbers}, language=language, **filters)
 
 

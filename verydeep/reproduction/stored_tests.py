@@ -1,5 +1,6 @@
 """Results of the grid's tests: a file for each entry and seed, with the images that were misclassified."""
 
+import hashlib
 import io
 import math
 import zipfile
@@ -194,6 +195,15 @@ def read_outcomes(file: Path) -> Outcomes:
     except (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         why = one_line(error) if str(error) else "it is cut off"
         raise ValueError(f"{file} cannot be read: {why}: repeat verydeep reproduce, which writes it") from error
+
+
+def outcomes_digest(outcomes: Outcomes) -> str:
+    """Return the SHA-256 of outcomes, which is the same however a file packs them."""
+    digest = hashlib.sha256()
+    for name, wrong in sorted(outcomes.items()):
+        digest.update(f"{name} {wrong.shape}\n".encode())
+        digest.update(np.packbits(wrong, axis=1).tobytes())
+    return digest.hexdigest()
 
 
 def _check_claims(content: bytes) -> None:
