@@ -226,7 +226,7 @@ def planned(sd: float, *, grid: Grid, seeds: int, images: int) -> list[Truth]:
     return [
         Truth(name=f"{claim} by {smallest[claim]:.2f}, sd {sd}", sd=sd, shift={what: sign * smallest[claim]})
         for claim, (what, sign) in shifts.items()
-        if claim in smallest
+        if smallest.get(claim) is not None
     ]
 
 

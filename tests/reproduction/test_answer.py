@@ -3,6 +3,7 @@
 import html
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,40 @@ def test_one_seed_leads_with_what_was_trained_and_names_the_larger_run_at_its_fi
     assert results["answer"][2].endswith("one seed tells nothing about networks trained again.")
 
 
+def test_two_seeds_lead_with_what_was_trained_too(tmp_path):
+    page, markdown, results = made_up(tmp_path, grid=replace(SMALL, seeds=2), errors=lambda name, _: ERRORS[name])
+    for text in (page, markdown):
+        assert headings(text)[:3] == ["What this run shows", "Contents", "One test scale"]
+        further = text.split("What a larger run would tell")[2]
+        assert "2 seeds decide nothing about networks trained again, so every verdict on those is open." in further
+        assert further.index("verydeep reproduce --seeds 5") < further.index("How sure is this")
+        assert "of each seed" in text
+    learned, depth, told = results["answer"]
+    assert learned.startswith(
+        "Three networks of 11 to 16 weight layers learned in 6:12 minutes, each with 2 seeds, without batch "
+        "normalisation: they err on 10.0% (D) to 30.0% (A) of 200 test images."
+    )
+    assert "Always predicting" in learned
+    assert "for networks trained again on other images the 95% interval" in depth
+    assert depth.endswith("It takes 3 seeds or more to tell whether that stands.")
+    assert told == (
+        "For these trained networks alone, of the paper's nine findings one holds in part (depth helps, and saturates "
+        "at D and E) and eight cannot be told; two seeds decide nothing about networks trained again."
+    )
+    assert results["how_sure"]["seeds"][0].startswith("Each network was trained with 2 seeds. 2 seeds may come out")
+    assert results["could_tell"].startswith("With 5 seeds, 200 test images")
+    assert "a standard deviation of 0.00 points, as found" in results["could_tell"]
+
+
+def test_what_learned_is_told_as_the_verdicts_take_it(tmp_path):
+    """By every seed's own interval, not by that of their mean, which two seeds make wide."""
+    spread = lambda name, seed: ERRORS[name] + 40 * seed  # noqa: E731
+    results = made_up(tmp_path, grid=replace(SMALL, seeds=2), errors=spread)[2]
+    assert results["tables"]["3"][0]["top1_error_ci95"][1] > results["guessing"] == 90.0
+    assert results["answer"][0].startswith("Three networks of 11 to 16 weight layers learned")
+    assert all(part["learned"] for finding in results["findings"] for part in finding["parts"])
+
+
 def test_networks_that_did_not_learn_are_named(tmp_path):
     errors = {**ERRORS, "D-256 dense single": 89.0, "D-256 dense paper": 89.0}
     learned, depth, _ = made_up(tmp_path, errors=errors)[2]["answer"]
@@ -98,7 +133,7 @@ def test_the_lead_is_no_surer_than_the_verdict(tmp_path):
 
 
 def test_what_starts_from_an_unfinished_training_is_unfinished(tmp_path):
-    grid = Grid(seeds=2, only=("A-256", "A-LRN-256", "B-256", "D-384"), tables=(3,))
+    grid = Grid(seeds=3, only=("A-256", "A-LRN-256", "B-256", "D-384"), tables=(3,))
     page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, _: 30.0, cut_off=("A-256",))
     assert results["cut_off"] == ["A-256"]
     assert results["unfinished"] == ["A-256", "B-256", "D-256", "D-384"]
@@ -113,7 +148,7 @@ def test_what_starts_from_an_unfinished_training_is_unfinished(tmp_path):
 
 
 def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_path):
-    grid = Grid(seeds=2, only=("A-256", "A-LRN-256", "B-256", "D-256"), tables=(3,))
+    grid = Grid(seeds=3, only=("A-256", "A-LRN-256", "B-256", "D-256"), tables=(3,))
     errors = {f"{name}-256 dense single": error for name, error in (("A", 40), ("A-LRN", 40), ("B", 30), ("D", 20))}
     page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, _: errors[name], cut_off=("D-256",))
     verdicts = {row[0][0]: row[1] for row in html_table(page, "The paper's claims") if row[0][0].isdigit()}
@@ -154,7 +189,7 @@ def test_one_unfinished_training_is_told_at_its_verdicts_and_in_how_sure(tmp_pat
 @pytest.mark.parametrize("margin", [1.0, 2.5])
 def test_the_margin_stands_beside_each_verdict_that_uses_it(tmp_path, margin):
     names = ("A-256", "A-LRN-256", "B-256", "D-256", "E-256")
-    grid = Grid(seeds=2, only=names, tables=(3,), margin=margin)
+    grid = Grid(seeds=3, only=names, tables=(3,), margin=margin)
     page, markdown, results = made_up(tmp_path, grid=grid, errors=lambda name, seed: 30.0 - seed)
     said = f"margin {margin:g} point{'s' * (margin != 1)}"
     in_page = [said in row[1] for row in html_table(page, "The paper's claims") if row[0][0].isdigit()]
@@ -206,7 +241,7 @@ def test_one_look_with_what_was_fixed_beforehand_has_the_level(everything):
     ],
 )
 def test_networks_that_start_unlike_each_other_are_told_beside_their_verdict(tmp_path, capsys, more, recipe, said):
-    grid = Grid(only=("A-256", "B-256", "B-5x5-256", *more), tables=(3,), seeds=2)
+    grid = Grid(only=("A-256", "B-256", "B-5x5-256", *more), tables=(3,), seeds=3)
     page, markdown, _ = made_up(
         tmp_path, grid=grid, errors=lambda name, seed: 30.0 if "5x5" in name else 20.0, **recipe
     )

@@ -15,8 +15,8 @@ from scipy import stats
 from verydeep import Execution, Runtime, Tolerance, findings
 from verydeep.cli import main
 from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, detectable
-from verydeep.reproduction.dry_run import _assumed_from, _done_tests, _of_what, forecast
+from verydeep.reproduction.detectable import LATENT, Assumed, _image_variance, assumed_from, detectable
+from verydeep.reproduction.dry_run import _done_tests, _of_what, forecast
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.stored_tests import Conditions, file_of_test, is_tested, read_outcomes, read_test
 from verydeep.reproduction.trainings import QUICK, QUICK_RECIPE
@@ -48,7 +48,7 @@ def plan_of(grid, seeds, **assumed):
 @pytest.mark.parametrize(
     ("claim", "kind", "part", "seeds", "sd", "images"),
     [
-        ("small_filters_help", "less", "b_against_b_5x5", 2, 0.5, 1000),
+        ("small_filters_help", "less", "b_against_b_5x5", 3, 0.5, 1000),
         ("small_filters_help", "less", "b_against_b_5x5", 3, 1.0, 2000),
         ("small_filters_help", "less", "b_against_b_5x5", 5, 0.0, 1000),
         ("lrn_does_not_help", "no_more", "a_against_a_lrn", 3, 0.5, 2000),
@@ -98,8 +98,8 @@ def test_half_of_the_images_may_be_wrong():
     assert around[0] == pytest.approx(around[1], rel=1e-3)
 
 
-def test_more_of_everything_tells_smaller_differences_and_one_seed_none():
-    seeds = [1, 3, 5]
+def test_more_of_everything_tells_smaller_differences_and_two_seeds_none():
+    seeds = [2, 3, 5]
     every = plan_of(Grid(), seeds, images=3925)
     assert [(one.number, one.kind) for one in every if one.number in (1, 2)] == [
         (1, "no_more"),
@@ -137,10 +137,10 @@ def test_what_was_tested_already_is_measured(tmp_path):
     for entry in grid.entries:
         for seed, error in enumerate(errors[entry.name]):
             keep(stored(entry, error), file_of_test(tmp_path, entry, seed))
-    assert _assumed_from(_done_tests(tmp_path / "elsewhere", grid.entries, seeds=range(3))) == Assumed(images=2)
-    one = _assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(1)))
+    assert assumed_from(_done_tests(tmp_path / "elsewhere", grid.entries, seeds=range(3))) == Assumed(images=2)
+    one = assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(1)))
     assert (one.error, one.error_tests, one.seed_sd, one.seed_freedom) == (20.0, 2, Assumed(images=2).seed_sd, 0)
-    all_three = _assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(3)))
+    all_three = assumed_from(_done_tests(tmp_path, grid.entries, seeds=range(3)))
     wrong = np.arange(200) < 2 * np.array([[20], [22], [24]])
     rest = wrong - wrong.mean(axis=0) - wrong.mean(axis=1, keepdims=True) + wrong.mean()
     noise = (rest**2).sum() / (2 * 199) / 200
@@ -220,10 +220,10 @@ def test_a_spread_is_not_taken_from_other_images(tmp_path):
     entry = Grid(only=("A",), tables=(3,)).entries[0]
     for left_out, freedom in (("xx", 1), ("xy", 0)):
         tests = [stored(entry, 20 + seed, unusable=(name,)) for seed, name in enumerate(left_out)]
-        assert _assumed_from([tests]).seed_freedom == freedom
+        assert assumed_from([tests]).seed_freedom == freedom
     single = [stored(entry, 20, n=1, classes=("a",)) for _ in range(2)]
-    assert _assumed_from([single]).seed_freedom == 0
-    assert "Imagenette" in _of_what(_assumed_from([single]))
+    assert assumed_from([single]).seed_freedom == 0
+    assert "Imagenette" in _of_what(assumed_from([single]))
     assert "Imagenette" not in _of_what(Assumed(images=100, seed_sd=0.7, seed_freedom=4))
 
 

@@ -50,7 +50,7 @@ def test_findings_have_their_verdicts_and_their_figures(small):
     assert rows[depth][3:6] == ["B errs less than A", "20.0 and 30.0", "-10.00"]
     assert rows[depth + 1][:3] == ["D errs less than B", "10.0 and 20.0", "-10.00"]
     for text in (page, markdown):
-        assert "One seed tells nothing of networks trained again" in text
+        assert "One seed tells nothing about networks trained again" in text
         assert "one holds in part (depth helps, and saturates at D and E) and eight cannot be told; one seed" in text
     told, parts = markdown_table(markdown, "What a larger run would tell")
     assert [row[2] for row in told] == ["? cannot be told"] * len(CLAIMS)
@@ -64,7 +64,7 @@ def test_findings_have_their_verdicts_and_their_figures(small):
 
 def test_what_is_reversed_is_marked_so(tmp_path):
     worse = {**ERRORS, "B-256 dense single": 60.0, "D-256 dense single": 75.0}
-    page, markdown, results = made_up(tmp_path, grid=replace(SMALL, seeds=2), errors=lambda name, seed: worse[name])
+    page, markdown, results = made_up(tmp_path, grid=replace(SMALL, seeds=3), errors=lambda name, seed: worse[name])
     assert results["findings"][1]["verdict"] == "reversed"
     rows = html_table(page, "The paper's claims")
     assert [row[1:3] for row in rows if row[0].startswith("2.")] == [["✗ reversed", "reversed"]]
@@ -334,6 +334,12 @@ def test_the_next_command_is_of_a_run_with_weights(tmp_path, kept):
     assert _next(results, tmp_path) == (
         f"verydeep predict {run} picture.jpg" if kept else f"verydeep findings {tmp_path}"
     )
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_next_command_of_too_few_seeds_has_more(tmp_path, seeds):
+    results = _Results(seeds=tuple(range(seeds)), answer=(), best_network="D-256 dense paper", larger_run="more seeds")
+    assert _next(results, tmp_path) == "more seeds"
 
 
 def test_tests_on_different_images_are_not_paired(tmp_path, small):

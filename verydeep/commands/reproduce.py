@@ -121,15 +121,16 @@ def reproduce(
 
 
 def _next(results: _Results, out: Path) -> str:
-    """Return the command that follows: more seeds where there is one, else predictions by the best network.
+    """Return the command that follows: more seeds where there are too few, else predictions by the best network.
 
     Where the weights of that network were removed with every seed, it is the one that decides the claims again.
     """
+    from verydeep.reproduction.claims import FEWEST_SEEDS
     from verydeep.reproduction.contrasts import trainings_of
     from verydeep.reproduction.reproduce import run_folder
     from verydeep.runs.model import has_weights
 
-    if len(results.seeds) == 1 and results.larger_run is not None:
+    if len(results.seeds) < FEWEST_SEEDS and results.larger_run is not None:
         return results.larger_run
     runs = [run_folder(out, seed) / trainings_of(results.best_network)[0] for seed in results.seeds]
     run = next(filter(has_weights, runs), None)

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 
 from verydeep.numbers import counted, duration, percent, plural
-from verydeep.reproduction.claims import CLAIMS
+from verydeep.reproduction.claims import CLAIMS, FEWEST_SEEDS
 from verydeep.reproduction.findings import ComparedPart, Finding, Verdict
 from verydeep.reproduction.limits import listed, why_unfinished
 from verydeep.reproduction.results import GridResults
@@ -24,12 +24,12 @@ _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 
 def answer(results: GridResults) -> tuple[str, ...]:
-    """Return the sentences: about networks trained again if there are several seeds, else about those trained."""
-    several = len(results.seeds) > 1
-    learned = () if several else (_learned(results),)
+    """Return the sentences: about networks trained again if there are enough seeds, else about those trained."""
+    enough = len(results.seeds) >= FEWEST_SEEDS
+    learned = () if enough else (_learned(results),)
     if not results.findings:
         return *learned, results.not_told
-    if several:
+    if enough:
         return _which_hold(results), _gain_of_depth(results), _open(results)
     return *learned, _gain_of_depth(results), _of_the_trained(results)
 
@@ -39,11 +39,13 @@ def _which_hold(results: GridResults) -> str:
 
 
 def _of_the_trained(results: GridResults) -> str:
-    """Say what one seed tells, and that it tells nothing about networks trained again."""
+    """Say what too few seeds tell, and that they tell nothing about networks trained again."""
     told = _verdicts({one.says: one.verdict_of_trained for one in results.findings})
     unfinished = f" {why_unfinished(results.unfinished, results.cut_off)}: that tells nothing."
+    seeds = len(results.seeds)
     return (
-        f"For these trained networks alone, {told}; one seed tells nothing about networks trained again."
+        f"For these trained networks alone, {told}; {_in_words(seeds)} {plural('seed tells', seeds, 'seeds decide')} "
+        "nothing about networks trained again."
         f"{unfinished if results.unfinished else ''}"
     )
 
@@ -88,6 +90,8 @@ def _verdict_on(part: ComparedPart, cut_off: Sequence[str]) -> str:
         return f"It tells nothing, since {why_unfinished(part.unfinished, cut_off)}."
     if not part.learned:
         return "It tells nothing, since one of them does no better than guessing."
+    if part.networks and len(part.differences_of_seeds) < FEWEST_SEEDS:
+        return f"It takes {FEWEST_SEEDS} seeds or more to tell whether that stands."
     match (part.networks or part.trained).verdict:
         case "holds":
             return "That stands with all claims counted."
@@ -130,7 +134,7 @@ def _learned(results: GridResults) -> str:
         return f"The lowest error is {percent(results.best.top1_error)}%, of {results.best.network}."
     alike = len({one.network for one in errors}) == len(errors)
     names = {one.entry: one.network if alike else one.trainings[0] for one in errors}
-    learned = [one for one in errors if one.top1_error_ci95 and one.top1_error_ci95[1] < results.guessing]
+    learned = [one for one in errors if one.entry in results.learned]
     failed = [names[one.entry] for one in errors if one not in learned]
     said = _trained(results, learned=len(learned), networks={one.trainings[0] for one in errors})
     if learned:
@@ -146,10 +150,11 @@ def _trained(results: GridResults, *, learned: int, networks: Collection[str]) -
     layers, trained = sorted(one.weight_layers for one in results.trainings if one.name in networks), len(networks)
     deep = " to ".join(map(str, dict.fromkeys((layers[0], layers[-1]))))
     of = f"of {_in_words(trained)} " if learned < trained else ""
-    seconds = results.training_seconds
+    seconds, seeds = results.training_seconds, len(results.seeds)
+    each = f", each with {seeds} seeds" if seeds > 1 else ""
     said = (
         f"{_in_words(learned)} {of}{plural('network', trained)} of {deep} weight layers learned in {duration(seconds)} "
-        f"{'minutes' if seconds < 3600 else 'hours'}, {'with' if results.recipe.batch_norm else 'without'} batch "
+        f"{'minutes' if seconds < 3600 else 'hours'}{each}, {'with' if results.recipe.batch_norm else 'without'} batch "
         "normalisation"
     )
     return said.capitalize()

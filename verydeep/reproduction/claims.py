@@ -13,6 +13,11 @@ from verydeep.reproduction.trainings import JITTER, SCALES, TRAININGS, TWO_BEST,
 MARGIN = 2.0
 """Percentage points up to which errors count as alike; 5 seeds and 3,925 images mostly tell it (docs/VERDICTS.md)."""
 
+FEWEST_SEEDS = 3
+"""Seeds from which claims about networks trained again are decided. Two may come out close to each other by luck, and
+nothing then shows how trainings vary: a tenth of simulated reports were wrong where networks vary as unequally as on
+Imagenette (docs/VERDICTS.md)."""
+
 SMALL_FILTERS_HELP = "small_filters_help"
 """The claim whose verdict depends on what its two networks start from."""
 

@@ -219,7 +219,8 @@ def count_of_trainings(variances: Float[np.ndarray, "*any trainings"], seeds: in
 
     Trainings that vary differently count as fewer, again by Satterthwaite: squared sum by sum of squares, the latter
     without what chance adds to squares of estimates from few seeds. Two seeds do not show which training varies more,
-    so squares are left as they are: otherwise 7% of simulated reports were false where D alone varied.
+    so squares are left as they are: otherwise 7% of simulated reports were false where D alone varied, when two
+    decided.
     """
     trainings = variances.shape[-1]
     by_chance = (seeds + 1) / (seeds - 1) if seeds > 2 else 1.0

@@ -10,12 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from verydeep.reproduction.claims import ClaimKind, ClaimPart
+from verydeep.reproduction.claims import FEWEST_SEEDS, ClaimKind, ClaimPart
 from verydeep.reproduction.contrasts import Estimate
 from verydeep.statistics import LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, POWER, levels_left, t_power
-
-FEWEST_SEEDS = 3
-"""Seeds of which something is said: two hardly show how trainings vary."""
 
 _MOST_SEEDS = 100
 """Seeds up to which their number is looked for."""

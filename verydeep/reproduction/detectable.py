@@ -10,18 +10,19 @@ variances over seeds are sampled as those would estimate them, with their degree
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from verydeep.reproduction.claims import CLAIMS, Claim, ClaimKind, ClaimPart, compared_tests
+from verydeep.reproduction.claims import CLAIMS, FEWEST_SEEDS, Claim, ClaimKind, ClaimPart, compared_tests
 from verydeep.reproduction.contrasts import (
     SignedProtocols,
     Weights,
     count_of_trainings,
+    image_and_seed_variance,
     lines_tested_alike,
     sharing_trainings,
     signed_protocols,
@@ -29,6 +30,7 @@ from verydeep.reproduction.contrasts import (
     variance_and_freedom,
     weights_of_difference,
 )
+from verydeep.reproduction.stored_tests import StoredTest
 from verydeep.statistics import LEVEL_OF_HOLDS, POWER
 
 ERROR, SEED_SD = 25.0, 0.5
@@ -108,6 +110,21 @@ def detectable(
     ]
 
 
+def assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
+    """Return the mean error and the spread over seeds of tests that are done; other figures are assumed."""
+    done = [one for its in tests for one in its]
+    if not done:
+        return Assumed(images=2)
+    assumed = Assumed(images=done[0].n, error=float(np.mean([one.top1_error for one in done])), error_tests=len(done))
+    paired = [its for its in tests if len({one.images for one in its}) == 1 < min(len(its), its[0].n)]
+    spread = [(_spread(its), len(its) - 1) for its in paired]
+    if not spread:
+        return assumed
+    freedom = sum(own for _, own in spread)
+    variance = sum(own * variance for variance, own in spread) / freedom
+    return replace(assumed, seed_sd=100 * max(0.0, variance) ** 0.5, seed_freedom=freedom)
+
+
 def _smallest_difference(
     kind: ClaimKind,
     weights: Weights,
@@ -123,7 +140,7 @@ def _smallest_difference(
     For errors that are alike, or no larger, it is the smallest margin within which networks that truly err alike are
     told to. None where no difference could be told.
     """
-    if seeds < 2 or assumed.images < 2:
+    if seeds < FEWEST_SEEDS or assumed.images < 2:
         return None
     from scipy.optimize import brentq
     from scipy.special import ndtr
@@ -255,3 +272,9 @@ def _seed_variance(weights: Weights, sd: float) -> float:
         for name in (names := trainings_of(test)):
             shares[name] = shares.get(name, 0.0) + weight / len(names)
     return float(sum(share**2 for share in shares.values())) * sd**2
+
+
+def _spread(tests: Sequence[StoredTest]) -> float:
+    """Return the variance over seeds of one training's error, without the share of single images."""
+    wrong = np.stack([one.wrong for one in tests]).astype(float)
+    return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]

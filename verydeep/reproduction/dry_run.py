@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.table import Table
 from rich.text import Text
 
@@ -15,11 +14,10 @@ from verydeep.machine.threads import threads_each, threads_kept, use_threads
 from verydeep.numbers import counted, decimal, duration, number, plural, share
 from verydeep.presentation.terminal import table_with
 from verydeep.reproduction.claims import CLAIMS
-from verydeep.reproduction.contrasts import image_and_seed_variance
-from verydeep.reproduction.detectable import FOUND_SEED_SD, Assumed, Detectable, detectable
+from verydeep.reproduction.detectable import FOUND_SEED_SD, Assumed, Detectable, assumed_from, detectable
 from verydeep.reproduction.estimate import TrainingEstimate, costs_table, estimates
 from verydeep.reproduction.grid import Grid, Jobs
-from verydeep.reproduction.limits import ONE_SEED, listed
+from verydeep.reproduction.limits import listed, too_few_seeds
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import plan_to_follow
 from verydeep.reproduction.reproduce import run_folder
@@ -69,7 +67,7 @@ class Forecast:
             for one in self.claims
             if one.kind != "less" and (points := one.points[seeds]) is not None and points > margin
         ]
-        told = [ONE_SEED] if seeds == 1 else []
+        told = [too_few] if (too_few := too_few_seeds(seeds)) else []
         if missing:
             told.append(f"Not compared by these trainings and tables: {_claims(missing)}.")
         if narrow:
@@ -165,7 +163,7 @@ def forecast(
         )
     seeds = sorted({grid.seeds, *_MORE_SEEDS})
     done, every = _done_tests(out, grid.entries, seeds=own), (*grid.entries, *grid.study_entries)
-    assumed = replace(_assumed_from(done), images=len(splits.source(splits.testing)))
+    assumed = replace(assumed_from(done), images=len(splits.source(splits.testing)))
     return Forecast(
         grid=grid,
         steering=about_steering(splits, grid),
@@ -185,27 +183,6 @@ def _done_tests(out: Path, entries: Sequence[Entry], *, seeds: Iterable[int]) ->
         for entry in entries
         if len(entry.trainings) == 1 and (entry.method, entry.scales) == ("dense", "single")
     ]
-
-
-def _assumed_from(tests: Sequence[Sequence[StoredTest]]) -> Assumed:
-    """Return the mean error and the spread over seeds of tests that are done; other figures are assumed."""
-    done = [one for its in tests for one in its]
-    if not done:
-        return Assumed(images=2)
-    assumed = Assumed(images=done[0].n, error=float(np.mean([one.top1_error for one in done])), error_tests=len(done))
-    paired = [its for its in tests if len({one.images for one in its}) == 1 < min(len(its), its[0].n)]
-    spread = [(_spread(its), len(its) - 1) for its in paired]
-    if not spread:
-        return assumed
-    freedom = sum(own for _, own in spread)
-    variance = sum(own * variance for variance, own in spread) / freedom
-    return replace(assumed, seed_sd=100 * max(0.0, variance) ** 0.5, seed_freedom=freedom)
-
-
-def _spread(tests: Sequence[StoredTest]) -> float:
-    """Return the variance over seeds of one training's error, without the share of single images."""
-    wrong = np.stack([one.wrong for one in tests]).astype(float)
-    return float(wrong.mean(axis=1).var(ddof=1)) - image_and_seed_variance(wrong) / wrong.shape[1]
 
 
 def _seconds(trainings: Sequence[TrainingEstimate], out: Path, seeds: Iterable[int], jobs: int) -> float:

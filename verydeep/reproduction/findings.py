@@ -1,8 +1,8 @@
 """Verdicts on the paper's claims: which hold on these images, in whole or in part, and which are reversed.
 
 A claim is about networks trained again, on other images. Each of its parts is a contrast (`contrasts`) that is tested
-one-sided against 0 or against the margin. One seed cannot tell anything about networks, only about the ones that were
-trained, whose verdicts stand apart.
+one-sided against 0 or against the margin. Fewer than `FEWEST_SEEDS` decide nothing about networks, only about the ones
+that were trained, whose verdicts stand apart.
 
 All verdicts of a kind share 5% of error: four fifths for parts that hold, one for parts that are reversed. The level is
 divided equally among the claims. A claim all of whose parts stand at its share is told as a whole and passes that on to
@@ -19,14 +19,21 @@ from typing import Any, Literal
 import numpy as np
 
 from verydeep.numbers import interval, plural, trimmed
-from verydeep.reproduction.claims import CLAIMS, MARGIN, Claim, ClaimKind, ClaimPart, check_margin, compared_tests
+from verydeep.reproduction.claims import (
+    CLAIMS,
+    FEWEST_SEEDS,
+    MARGIN,
+    Claim,
+    ClaimKind,
+    ClaimPart,
+    check_margin,
+    compared_tests,
+)
 from verydeep.reproduction.contrasts import Contrasts, Estimate, Outcomes, Weights, trainings_of, weights_of_difference
 from verydeep.reproduction.deciding_seeds import DecidingSeeds, deciding_seeds
 from verydeep.reproduction.fair_tests import finished_tests, learned_tests
 from verydeep.reproduction.paper_tables import is_test
 from verydeep.statistics import CONFIDENCE, LEVEL_OF_HOLDS, LEVEL_OF_REVERSED, holm_by_family
-
-_ONE_SEED = "one seed does not tell how networks trained again would err"
 
 Verdict = Literal["holds", "holds_in_part", "reversed", "cannot_be_told"]
 
@@ -67,7 +74,7 @@ class ComparedPart:
     trained: Judgement
     """Judgement on these trained networks alone, on other images."""
     networks: Judgement | None
-    """Judgement on networks trained again; None with one seed."""
+    """Judgement on networks trained again; None with one seed, and never decided with fewer than `FEWEST_SEEDS`."""
     deciding_seeds: DecidingSeeds | None
     """Seeds that would tell an open part, if its difference stays; None for others, and with one or two seeds."""
 
@@ -159,25 +166,28 @@ def findings(
     trained = {one.part.id: contrasts.of_trainings(one.weights) for one in every}
     networks = {one.part.id: contrasts.of_networks(one.weights) for one in every} if contrasts.seeds > 1 else {}
     families = [[one.part for one in its if one.fair] for its in compared]
+    enough = contrasts.seeds >= FEWEST_SEEDS
     of_trained = _judgements(every, families, trained, margin)
-    of_networks = _judgements(every, families, networks, margin) if networks else {}
+    of_networks = _judgements(every, families if enough else [], networks, margin) if networks else {}
     verdicts = {part: judged.verdict for part, judged in of_networks.items()}
     deciding = deciding_seeds(networks, families, verdicts, margin) if networks else {}
     parts = [
         [_compared_part(one, outcomes, trained, of_trained, of_networks, deciding) for one in its] for its in compared
     ]
     return tuple(
-        _finding(number, claim, its, margin) for number, (claim, its) in enumerate(zip(claims, parts, strict=True), 1)
+        _finding(number, claim, its, margin, contrasts.seeds)
+        for number, (claim, its) in enumerate(zip(claims, parts, strict=True), 1)
     )
 
 
-def _finding(number: int, claim: Claim, parts: Sequence[ComparedPart], margin: float) -> Finding:
+def _finding(number: int, claim: Claim, parts: Sequence[ComparedPart], margin: float, seeds: int) -> Finding:
     """Return the verdict on a claim, given those of its parts that were compared."""
-    of_networks = {one.id: one.networks for one in parts if one.networks}
     verdict_of_trained, why_of_trained = _told(claim, parts, {one.id: one.trained for one in parts})
-    verdict, why = _told(claim, parts, of_networks) if of_networks else ("cannot_be_told", why_of_trained)
-    if parts and not of_networks:
-        why = "; of those trained, ".join(filter(None, (_ONE_SEED, why)))
+    verdict, why = _told(claim, parts, {one.id: one.networks for one in parts if one.networks})
+    if parts and seeds < FEWEST_SEEDS:
+        do = "one seed does" if seeds == 1 else f"{seeds} seeds do"
+        too_few = f"{do} not tell how networks trained again would err"
+        why = "; of those trained, ".join(filter(None, (too_few, why_of_trained)))
     return Finding(
         number=number,
         id=claim.id,

@@ -37,8 +37,8 @@ class Grid:
     """Tables of the paper, 3 to 6. For 5 and 6 alone only the networks in them are trained."""
 
     seeds: int = 1
-    """How often everything is trained. One seed tells nothing about networks trained again; --dry-run says which
-    differences several tell."""
+    """How often everything is trained. Claims about networks trained again are decided from three on; --dry-run says
+    which differences a number of seeds tells."""
 
     studies: tuple[StudyName, ...] = ()
     """Questions beside the paper's tables, each with trainings of its own and a page: `initialisation`, `gradients`,

@@ -7,7 +7,7 @@ from verydeep.networks.architecture import DOWNSAMPLING, PAPER_CROP
 from verydeep.networks.grids import positions_along
 from verydeep.networks.scales import middle_scale, scale_in_pixels
 from verydeep.numbers import decimal, number, percent, plural, share, trimmed
-from verydeep.reproduction.claims import SMALL_FILTERS_HELP, UNSEEDED_B
+from verydeep.reproduction.claims import FEWEST_SEEDS, SMALL_FILTERS_HELP, UNSEEDED_B
 from verydeep.reproduction.findings import Finding
 from verydeep.reproduction.paper import B_5X5_EXTRA_TOP1, TABLE_3
 from verydeep.reproduction.trainings import TRAININGS_BY_NAME, GridTraining
@@ -16,12 +16,6 @@ from verydeep.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from verydeep.reproduction.results import GridResults
-
-ONE_SEED = (
-    "One seed does not show how much a network's error varies from seed to seed, so nothing is said about networks "
-    "trained again, however large a difference: intervals and verdicts are about these trained networks alone, on "
-    "other images."
-)
 
 _REPORTED = {
     "crop": "crop",
@@ -74,6 +68,24 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
         "score_maps": [*_one_position(results, trainings), *_beyond_the_crop(recipe.crop)],
     }
     return {topic: sentences for topic, sentences in topics.items() if sentences}
+
+
+def too_few_seeds(seeds: int) -> str:
+    """Say why so few seeds decide nothing about networks trained again; nothing of `FEWEST_SEEDS` or more."""
+    if seeds >= FEWEST_SEEDS:
+        return ""
+    if seeds == 1:
+        return (
+            "One seed does not show how much a network's error varies from seed to seed, so nothing is said about "
+            "networks trained again, however large a difference: intervals and verdicts are about these trained "
+            "networks alone, on other images."
+        )
+    return (
+        f"{seeds} seeds may come out close to each other by luck, and then hide how much a network's error varies from "
+        f"seed to seed, so no claim about networks trained again is decided, which takes {FEWEST_SEEDS} or more: "
+        "verdicts are about these trained networks alone, intervals in the report's tables about networks trained "
+        "again, both on other images."
+    )
 
 
 def listed(names: Sequence[str]) -> str:
@@ -138,8 +150,9 @@ def _images(results: "GridResults") -> str:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    if len(seeds) == 1:
-        return f"Each network was trained once. {ONE_SEED}"
+    if too_few := too_few_seeds(len(seeds)):
+        often = "once" if len(seeds) == 1 else f"with {len(seeds)} seeds"
+        return f"Each network was trained {often}. {too_few}"
     return (
         f"Each network was trained with {len(seeds)} seeds, and a difference counts only if it stands out from "
         "chance, both in the choice of images and in the seeds. How seeds vary is estimated from all networks "

@@ -11,7 +11,7 @@ from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
 from verydeep.reproduction.claims import GAINS
-from verydeep.reproduction.fair_tests import why_not_told, with_descendants
+from verydeep.reproduction.fair_tests import has_learned, why_not_told, with_descendants
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid, Steer
 from verydeep.reproduction.plan_file import Command
@@ -208,6 +208,8 @@ class GridResults:
     """Trainings that ended, with some seed, before their schedule had."""
     unfinished: tuple[str, ...]
     """These, and all that start from them."""
+    learned: tuple[str, ...]
+    """Tests whose networks did better than guessing, with every seed, by the entry's name."""
     guessing: float
     """Error in percent of always predicting the most frequent class."""
     margin: float
@@ -300,6 +302,11 @@ def grid_results(
         verdicts_of_trained=dict(Counter(one.verdict_of_trained for one in told)),
         cut_off=cut_off,
         unfinished=unfinished,
+        learned=tuple(
+            entry.name
+            for entry in grid.entries
+            if all(has_learned(of_seed[entry.name].wrong, tested.guessing) for of_seed in tests.values())
+        ),
         guessing=tested.guessing,
         margin=grid.margin,
         grid=grid.pooling_grid,

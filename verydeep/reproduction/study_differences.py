@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from verydeep.numbers import FINE, interval, points
+from verydeep.reproduction.claims import FEWEST_SEEDS
 from verydeep.reproduction.contrasts import Contrasts, Estimate
 from verydeep.reproduction.paper_tables import one_scale
 from verydeep.reproduction.stored_tests import StoredTest
@@ -17,8 +18,8 @@ def difference_of_tests(
 ) -> Estimate | None:
     """Estimate a weighted sum of the errors of trainings, given their weights by name, in percentage points.
 
-    It is of networks trained again where two seeds or more have all of these trainings, else of just the trained ones.
-    None where no seed has, or where tests had different images, or a single one.
+    It is of networks trained again where `FEWEST_SEEDS` or more have all of these trainings, else of just the trained
+    ones. None where no seed has, or where tests had different images, or a single one.
     """
     tests: dict[int, dict[str, StoredTest]] = {}
     for run in runs:
@@ -32,7 +33,7 @@ def difference_of_tests(
     named = {name: replace(one_scale(name), training_images=on_training_images).name for name in weights}
     contrasts = Contrasts({named[name]: np.stack([of_seed[name].wrong for of_seed in whole]) for name in weights})
     weighted = {named[name]: weight for name, weight in weights.items()}
-    return contrasts.of_networks(weighted) if len(whole) > 1 else contrasts.of_trainings(weighted)
+    return contrasts.of_networks(weighted) if len(whole) >= FEWEST_SEEDS else contrasts.of_trainings(weighted)
 
 
 def difference_of_gaps(runs: Sequence[StudyRun], weights: Mapping[str, float]) -> Estimate | None:
@@ -61,5 +62,5 @@ def with_interval(estimate: Estimate) -> str:
 
 def of_what(estimate: Estimate) -> str:
     """Say which networks and images the interval is about."""
-    whose = "networks trained again" if len(estimate.of_seeds) > 1 else "these trained networks alone"
+    whose = "networks trained again" if len(estimate.of_seeds) >= FEWEST_SEEDS else "these trained networks alone"
     return f"intervals are of {whose} on other images, each by itself"

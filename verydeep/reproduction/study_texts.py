@@ -7,6 +7,7 @@ from statistics import fmean
 from verydeep.networks.architecture import STAGE_CHANNELS
 from verydeep.networks.initialisation import STANDARD_DEVIATIONS
 from verydeep.numbers import FINE, counted, decimal, number, percent, points, significant
+from verydeep.reproduction.claims import FEWEST_SEEDS
 from verydeep.reproduction.contrasts import Estimate
 from verydeep.reproduction.limits import listed
 from verydeep.reproduction.study_charts import of_network, share_of_weights, weighted
@@ -151,6 +152,10 @@ def limits_of(runs: Sequence[StudyRun]) -> list[str]:
         else f"{seeds} seeds, each a point, a line or a figure of its own. Where there is no interval, agreement "
         "by chance was not ruled out."
     ]
+    if 1 < seeds < FEWEST_SEEDS:
+        sentences.append(
+            f"Intervals are of these trained networks alone: {seeds} seeds do not show how others would turn out."
+        )
     if brief:
         sentences.append(
             "Cut off before the schedule of the learning rate had ended, or started from a training that was: "
