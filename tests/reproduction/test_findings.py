@@ -77,7 +77,7 @@ def test_one_seed_tells_of_the_trained_networks_alone():
 
 
 def test_two_seeds_decide_nothing_about_networks_trained_again():
-    """Two may be close to each other by luck; of simulated reports up to a tenth were then wrong."""
+    """Two may be close to each other by luck: with them a tenth of some simulated reports were wrong."""
     outcomes = sampled(lambda name: {"A": 60, "B": 40}.get(name.removesuffix("-256"), 20), seeds=3, sd=0.2)
     assert by_id(findings(outcomes, guessing=CHANCE))["depth_helps"].verdict == "holds"
     told = findings({name: wrong[:2] for name, wrong in outcomes.items()}, guessing=CHANCE)
