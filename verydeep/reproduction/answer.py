@@ -25,13 +25,12 @@ _NUMBERS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eigh
 
 def answer(results: GridResults) -> tuple[str, ...]:
     """Return the sentences: about networks trained again if there are enough seeds, else about those trained."""
-    enough = len(results.seeds) >= FEWEST_SEEDS
-    learned = () if enough else (_learned(results),)
+    learned = (_learned(results),) if results.too_few_seeds else ()
     if not results.findings:
         return *learned, results.not_told
-    if enough:
-        return _which_hold(results), _gain_of_depth(results), _open(results)
-    return *learned, _gain_of_depth(results), _of_the_trained(results)
+    if results.too_few_seeds:
+        return *learned, _gain_of_depth(results), _of_the_trained(results)
+    return _which_hold(results), _gain_of_depth(results), _open(results)
 
 
 def _which_hold(results: GridResults) -> str:

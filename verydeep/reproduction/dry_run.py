@@ -17,7 +17,7 @@ from verydeep.reproduction.claims import CLAIMS
 from verydeep.reproduction.detectable import FOUND_SEED_SD, Assumed, Detectable, assumed_from, detectable
 from verydeep.reproduction.estimate import TrainingEstimate, costs_table, estimates
 from verydeep.reproduction.grid import Grid, Jobs
-from verydeep.reproduction.limits import listed, too_few_seeds
+from verydeep.reproduction.limits import listed, why_too_few_seeds
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import plan_to_follow
 from verydeep.reproduction.reproduce import run_folder
@@ -67,7 +67,7 @@ class Forecast:
             for one in self.claims
             if one.kind != "less" and (points := one.points[seeds]) is not None and points > margin
         ]
-        told = [too_few] if (too_few := too_few_seeds(seeds)) else []
+        told = [too_few] if (too_few := why_too_few_seeds(seeds)) else []
         if missing:
             told.append(f"Not compared by these trainings and tables: {_claims(missing)}.")
         if narrow:

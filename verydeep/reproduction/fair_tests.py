@@ -1,6 +1,6 @@
 """Which tests can be compared: of the same images, of networks that learned and were trained to the end."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,8 +40,8 @@ def has_learned(wrong: Bool[np.ndarray, " N"], guessing: float) -> bool:
     return bool(wilson_interval(wrong)[1] < guessing)
 
 
-def learned_tests(wrong: Outcomes, guessing: float) -> set[str]:
-    """Return the tests whose networks learned, with every seed."""
+def learned_tests(wrong: Mapping[str, Iterable[Bool[np.ndarray, " N"]]], guessing: float) -> set[str]:
+    """Return the tests whose networks learned, with every seed; the seeds' images may differ."""
     return {name for name, of_seeds in wrong.items() if all(has_learned(one, guessing) for one in of_seeds)}
 
 

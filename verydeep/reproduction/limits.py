@@ -70,7 +70,7 @@ def how_sure(results: "GridResults") -> dict[str, list[str]]:
     return {topic: sentences for topic, sentences in topics.items() if sentences}
 
 
-def too_few_seeds(seeds: int) -> str:
+def why_too_few_seeds(seeds: int) -> str:
     """Say why so few seeds decide nothing about networks trained again; nothing of `FEWEST_SEEDS` or more."""
     if seeds >= FEWEST_SEEDS:
         return ""
@@ -150,7 +150,7 @@ def _images(results: "GridResults") -> str:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    if too_few := too_few_seeds(len(seeds)):
+    if too_few := why_too_few_seeds(len(seeds)):
         often = "once" if len(seeds) == 1 else f"with {len(seeds)} seeds"
         return f"Each network was trained {often}. {too_few}"
     return (

@@ -15,7 +15,7 @@ from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction import paper
 from verydeep.reproduction.answer import answer
 from verydeep.reproduction.charts import error_against_depth, gains_chart, learning_curves, written
-from verydeep.reproduction.claims import FEWEST_SEEDS, GAINS
+from verydeep.reproduction.claims import GAINS
 from verydeep.reproduction.files import HTML, MARKDOWN, OUTCOMES, RESULTS
 from verydeep.reproduction.grid import Grid
 from verydeep.reproduction.larger_run import larger_run, what_it_could_tell
@@ -67,7 +67,7 @@ def write_report(
         "answer": answer(results),
         "how_sure": sure,
         "larger_run": larger_run(results.command),
-        "could_tell": what_it_could_tell(grid, tests) if _too_few(results) and results.findings else None,
+        "could_tell": what_it_could_tell(grid, tests) if results.too_few_seeds and results.findings else None,
         "confusions": confusions,
     }
     studies = [one for one in STUDIES if one.name in grid.studies or study_page(out, one.name).is_file()]
@@ -100,7 +100,7 @@ def _values(results: GridResults) -> dict[str, Any]:
         "clarifai": paper.CLARIFAI_WITH_OUTSIDE_DATA_TOP5_TEST,
         "topics": TOPICS,
         "marks": MARKS,
-        "too_few_seeds": _too_few(results),
+        "too_few_seeds": results.too_few_seeds,
         "protocols": PROTOCOLS,
     }
 
@@ -118,7 +118,7 @@ def _charts(results: GridResults) -> dict[str, str]:
 
 def _contents(results: GridResults, shown: Mapping[str, Any], *, studies: bool) -> dict[str, str]:
     """Return the sections' headings by name, in their order: with too few seeds the findings come later."""
-    few = _too_few(results)
+    few = results.too_few_seeds
     findings = {"findings": "What a larger run would tell" if few else "Findings", "sure": "How sure is this"}
     tables = {f"table-{table.number}": table.heading for table in PAPER_TABLES if table.number in results.tables}
     steps = {"steps": "What each step adds"} if results.gains else {}
@@ -138,10 +138,6 @@ def _contents(results: GridResults, shown: Mapping[str, Any], *, studies: bool) 
         "others": "The paper's networks beside others of their time",
         "repeat": "To repeat it",
     }
-
-
-def _too_few(results: GridResults) -> bool:
-    return len(results.seeds) < FEWEST_SEEDS
 
 
 def _best_network(evaluation: Evaluation, splits: Splits, folders: Mapping[int, Path]) -> dict[str, Any]:

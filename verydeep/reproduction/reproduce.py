@@ -23,7 +23,7 @@ from verydeep.presentation.translation import DEFAULT_LANGUAGE, Language
 from verydeep.reproduction.equivalent_command import equivalent_command, with_options
 from verydeep.reproduction.files import HTML, RUNS
 from verydeep.reproduction.grid import Grid, Jobs
-from verydeep.reproduction.limits import too_few_seeds
+from verydeep.reproduction.limits import why_too_few_seeds
 from verydeep.reproduction.network_tests import NetworkTests, network_by_network, test_networks
 from verydeep.reproduction.paper_tables import Entry
 from verydeep.reproduction.plan_file import begin_or_go_on
@@ -158,7 +158,7 @@ def reproduce(
             command = with_options(command, asked, outright) if command else equivalent
             begin_or_go_on(out, splits=splits, recipe=recipe, grid=grid, command=command)
             say(about_steering(splits, grid))
-            if too_few := too_few_seeds(grid.seeds):
+            if too_few := why_too_few_seeds(grid.seeds):
                 say(f"{too_few} --dry-run shows what more seeds cost and tell.")
         _do(experiment)
     return experiment.out / HTML

@@ -10,8 +10,8 @@ from verydeep.images.quarantine import read_quarantine
 from verydeep.networks.arithmetic import describe_architecture
 from verydeep.networks.grids import PoolingGrid
 from verydeep.reproduction import paper
-from verydeep.reproduction.claims import GAINS
-from verydeep.reproduction.fair_tests import has_learned, why_not_told, with_descendants
+from verydeep.reproduction.claims import FEWEST_SEEDS, GAINS
+from verydeep.reproduction.fair_tests import learned_tests, why_not_told, with_descendants
 from verydeep.reproduction.findings import ComparedPart, Finding, findings
 from verydeep.reproduction.grid import Grid, Steer
 from verydeep.reproduction.plan_file import Command
@@ -237,6 +237,11 @@ class GridResults:
         return any(one.peak_memory_bytes for one in self.trainings)
 
     @property
+    def too_few_seeds(self) -> bool:
+        """Whether nothing is decided about networks trained again."""
+        return len(self.seeds) < FEWEST_SEEDS
+
+    @property
     def gains(self) -> list[ComparedPart]:
         """Gains by depth, small filters, scale jitter, several scales, crops and fusion."""
         return [part for finding in self.findings for part in finding.parts if part.id in GAINS]
@@ -286,6 +291,8 @@ def grid_results(
     unfinished = with_descendants(cut_off, {one.name: one.start for one in grid.trainings})
     contrasts = contrasts_of_tests(same, guessing=tested.guessing, unfinished=unfinished)
     errors = {entry.name: entry_errors(entry, tests, contrasts, crop=recipe.crop) for entry in grid.entries}
+    wrong = {name: [of_seed[name].wrong for of_seed in tests.values()] for name in errors}
+    learned = learned_tests(wrong, tested.guessing)
     not_told = why_not_told([of_seed[entry.name] for of_seed in tests.values() for entry in grid.entries])
     told = () if not_told else findings(same[0], guessing=tested.guessing, margin=grid.margin, unfinished=unfinished)
     return GridResults(
@@ -302,11 +309,7 @@ def grid_results(
         verdicts_of_trained=dict(Counter(one.verdict_of_trained for one in told)),
         cut_off=cut_off,
         unfinished=unfinished,
-        learned=tuple(
-            entry.name
-            for entry in grid.entries
-            if all(has_learned(of_seed[entry.name].wrong, tested.guessing) for of_seed in tests.values())
-        ),
+        learned=tuple(name for name in errors if name in learned),
         guessing=tested.guessing,
         margin=grid.margin,
         grid=grid.pooling_grid,
