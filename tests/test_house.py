@@ -11,7 +11,7 @@ import sys
 import tomllib
 from collections import defaultdict
 from contextlib import nullcontext
-from importlib.metadata import PackageNotFoundError, requires
+from importlib.metadata import PackageNotFoundError, distributions, requires
 from pathlib import Path
 
 import jaxtyping
@@ -21,6 +21,7 @@ import torch
 from array_shapes import check_shapes
 from jaxtyping import Float, Int
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from verydeep.networks.vgg import LocalResponseNorm
@@ -327,9 +328,23 @@ def pulled_in(*, anywhere):
     return {canonicalize_name(Requirement(one).name) for one in seen}
 
 
-def test_versions_are_fixed_of_what_an_install_pulls_in_and_of_nothing_else():
+def fixed_versions():
+    """Return the packages whose versions are fixed."""
     lines = (ROOT / "constraints.txt").read_text().splitlines()
-    fixed = {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+    return {canonicalize_name(line.partition("==")[0]) for line in lines if "==" in line}
+
+
+def test_fixed_versions_take_the_oldest_python_that_the_project_takes():
+    """Debian 12 has 3.11.2: `make install` failed there by a version of 3.11.5 and later."""
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
+    oldest = f"{wanted.removeprefix('>=')}.0"
+    here = [one for one in distributions() if canonicalize_name(one.name) in fixed_versions()]
+    assert len(here) > 50
+    assert [one.name for one in here if oldest not in SpecifierSet(one.metadata["Requires-Python"] or "")] == []
+
+
+def test_versions_are_fixed_of_what_an_install_pulls_in_and_of_nothing_else():
+    fixed = fixed_versions()
     for_cuda = re.compile("nvidia-|cuda-|triton$")  # PyTorch's own wheels fix these
     assert {name for name in pulled_in(anywhere=False) - fixed if not for_cuda.match(name)} == set()
     assert fixed - pulled_in(anywhere=True) == set()
