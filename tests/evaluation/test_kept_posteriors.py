@@ -123,6 +123,7 @@ def test_an_image_is_decoded_once_for_all_runs_and_views(tmp_path, decoded):
         "max_pixels",
         "torch",
         "pillow",
+        "HEIC",
     ],
 )
 def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
@@ -158,9 +159,11 @@ def test_nothing_is_taken_for_something_else(tmp_path, change, monkeypatch):
             monkeypatch.setattr(torch, "__version__", "2.99.0")
         case "pillow":
             monkeypatch.setattr("verydeep.evaluation.evaluate.version", lambda package: f"another {package}")
+        case "HEIC":
+            monkeypatch.setattr("verydeep.evaluation.evaluate.missing_for_heif", lambda: "its package")
     found = evaluated(other or folder, data, **options)
     assert found.from_cache == 0
-    if change in ("torch", "pillow"):
+    if change in ("torch", "pillow", "HEIC"):
         return
     assert found.images.posteriors.shape != first.images.posteriors.shape or not same(found, first)
 

@@ -20,6 +20,7 @@ from verydeep.descriptors import chunks, files
 from verydeep.descriptors.features import _too_large, any_usable_now
 from verydeep.exported_networks import run_or_file
 from verydeep.exported_networks.exported import write_exported
+from verydeep.images.image_kinds import missing_for_heif
 from verydeep.images.open import open_for_testing
 from verydeep.images.tolerance import Tolerance, TooManyBadImagesError
 from verydeep.runs.model import load_model, save_model
@@ -223,6 +224,18 @@ def test_images_that_there_was_no_memory_for_are_computed_when_there_is_some(mad
 def test_features_that_were_kept_without_an_image_are_computed_again_if_it_fits(most, usable):
     refusal = _too_large("a.bmp", torch.zeros(3, 37, 41), 1480)
     assert any_usable_now([], {"a.bmp": refusal.reason}, range(0), most_pixels=most) == usable
+
+
+def test_images_that_only_lacked_a_package_are_computed_once_it_is_there(made):
+    (made.photos / CLASSES[0] / "9.bmp").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    for package in (None, SimpleNamespace(register_heif_opener=lambda: None)):
+        with made.patch.context() as patch:
+            patch.setitem(sys.modules, "pillow_heif", package)
+            missing_for_heif.cache_clear()
+            with pytest.raises(TooManyBadImagesError) as caught:
+                transfer(made.run, data=made.photos, options=FEW)
+            assert ("HEIC needs the package" in str(caught.value)) == (package is None)
+    missing_for_heif.cache_clear()
 
 
 def test_shards_of_another_name_are_described_under_it(made):

@@ -19,6 +19,7 @@ from verydeep.descriptors.extraction import Extraction, Images, checked_extracti
 from verydeep.evaluation.passes import SameSizeBatches
 from verydeep.evaluation.pixel_limits import pixels_at_once
 from verydeep.images.decode import UnusableImageError
+from verydeep.images.image_kinds import missing_for_heif, was_missing_for_heif
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.rescaled import rescaled_images
 from verydeep.images.sources.source import Source
@@ -180,7 +181,7 @@ def _too_large(name: str, image: Tensor, most: int) -> UnusableImageError:
 
 
 def any_usable_now(source: Source, unusable: Mapping[str, str], indices: range, *, most_pixels: int) -> bool:
-    """Return whether an image that was left out may be used now: it was away, or there was less memory.
+    """Return whether an image that was left out may be used now: it was away, or a package or memory was missing.
 
     A device has more of it when other processes need less.
 
@@ -191,6 +192,8 @@ def any_usable_now(source: Source, unusable: Mapping[str, str], indices: range, 
         most_pixels: pixels of an image that can be computed at once now.
     """
     if any(_fits(reason, most_pixels) for reason in unusable.values()):
+        return True
+    if missing_for_heif() is None and any(map(was_missing_for_heif, unusable.values())):
         return True
     away = {name for name, reason in unusable.items() if reason.startswith("unreadable")}
     for index in (index for index in indices if source.ids[index] in away):

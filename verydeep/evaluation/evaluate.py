@@ -18,6 +18,7 @@ from verydeep.evaluation.precision import PrecisionErrors, precision_errors
 from verydeep.evaluation.protocols import Method, Protocol, Scales
 from verydeep.evaluation.results import Evaluation, TestedImages, summarised
 from verydeep.evaluation.tested_runs import TestedRun, labels_as_trained, tested_runs, testing_split
+from verydeep.images.image_kinds import missing_for_heif
 from verydeep.images.open import open_for_testing
 from verydeep.images.quarantine import Quarantine
 from verydeep.images.sources.source import Source, contents_digests, evenly_spread, unchanged
@@ -177,7 +178,7 @@ def _passes(run: TestedRun, digests: Sequence[bytes] | None, tolerance: Toleranc
     if digests is None:
         return passes
     contents = hashlib.sha256(b"".join(digests)).hexdigest()
-    decoders = version("pillow"), version("simplejpeg")
+    decoders = version("pillow"), version("simplejpeg"), missing_for_heif() is None
     made_by = (_CACHE_FORMAT, __version__, torch.__version__, *decoders, net.mean_rgb.device.type)
     reduced = reduced_precision(run.precision, net.mean_rgb.device)
     fixed = (*made_by, *model.digests, *astuple(net.architecture), contents, tolerance.max_pixels, *reduced)

@@ -49,14 +49,22 @@ _HEAD = 12
 """Bytes by which HEIF is recognised."""
 
 
+_HEIF_PACKAGE = "pillow_heif"
+
+
 @cache
 def missing_for_heif() -> str | None:
     """Make Pillow read HEIC; return the package that has to be installed for that, None if it is there."""
     try:
-        library("pillow_heif", needed_by="HEIC").register_heif_opener()
+        library(_HEIF_PACKAGE, needed_by="HEIC").register_heif_opener()
     except MissingLibraryError as error:
         return str(error)
     return None
+
+
+def was_missing_for_heif(reason: str) -> bool:
+    """Return whether an image was left out because the package that reads HEIC was missing."""
+    return _HEIF_PACKAGE in reason
 
 
 def begins_as_heif(data: bytes) -> bool:

@@ -227,11 +227,27 @@ def test_images_beside_the_classes_and_empty_folders_are_named(photos):
     write(photos / "stray.png")
     write(photos / "README.md", b"words")
     (photos / "bird" / "none").mkdir(parents=True)
+    write(photos / "fish" / ".DS_Store", b"x")
     assert left_out(photos) == [
         "left out 1 file of other kinds: 1 .md",
+        "left out 1 hidden file or leftover of a program",
         "left out 1 image without a class: stray.png",
-        "left out 1 folder without files, not taken as a class: bird",
+        "left out 2 folders without files, not taken as classes: bird, fish",
     ]
+
+
+def test_splits_in_capital_letters_are_no_classes(tmp_path):
+    """They would be two classes, which tell training images from test images."""
+    for split in ("Train", "test"):
+        for name in ("cat", "dog"):
+            write_images(tmp_path / split / name, 2)
+    with pytest.raises(
+        ValueError, match=r"Train and test look like splits, whose folders are in small letters: rename"
+    ):
+        open_for_training(str(tmp_path))
+    for split in ("Train", "test"):
+        write_images(tmp_path / "flat" / split, 2)
+    assert open_for_training(str(tmp_path / "flat")).classes == ("Train", "test")
 
 
 def test_what_lies_beside_the_splits_is_named(tmp_path):

@@ -451,6 +451,23 @@ def test_words_in_file_names_make_no_splits(tmp_path):
     assert len(hub) == len(names)
 
 
+def test_folders_inside_class_folders_are_refused(tmp_path):
+    """The library would take them for the classes."""
+    for number, name in enumerate(("cat/2019/0.png", "cat/2020/1.png", "dog/2019/2.png", "dog/2020/3.png")):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes(png(number))
+    refused(f"hub:{tmp_path}", r"cat/2019 is a folder inside a class folder, .*: name it without hub:$")
+
+
+def test_a_picture_beside_rows_of_plain_bytes_is_named(hf, tmp_path):
+    labels = ["cat", "dog", "cat", "dog"]
+    name = saved(hf.Dataset.from_dict({"image": [png(n) for n in range(4)], "label": labels}), tmp_path / "saved")
+    (tmp_path / "saved" / "preview.png").write_bytes(png(9))
+    opened = open_for_testing(name, ("cat", "dog"))
+    assert len(opened.source("all")) == 4
+    assert opened.inventory.lines() == ["left out 1 image without a class: preview.png"]
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the library leaves metadata.csv open
 def test_what_the_library_does_not_take_is_told(tmp_path):
     for number, name in enumerate(("cat/0.png", "cat/1.png", "dog/0.png", "dog/1.png")):

@@ -219,6 +219,14 @@ def test_each_folder_of_shards_has_a_list_of_its_own(tmp_path):
     assert labels == ["ant", "ant", "bee", "bee", "bee", "bee", "ant", "ant"]
 
 
+def test_a_shard_without_the_list_that_others_have_is_named(tmp_path):
+    write_shard(tmp_path / "one" / "a.tar", samples([0, 0, 1, 1]))
+    write_shard(tmp_path / "two" / "b.tar", samples([0, 0, 1, 1], start=4))
+    (tmp_path / "one" / "classes.txt").write_text("ant\nbee\n")
+    with pytest.raises(ValueError, match=r"two/b\.tar has a sample of class 0, but no classes\.txt beside it"):
+        open_for_training(f"{tmp_path}/{{one/a,two/b}}.tar")
+
+
 def test_a_list_of_classes_may_lie_above_the_folders_of_the_splits(tmp_path):
     for number, split in enumerate(("train", "val")):
         write_shard(tmp_path / split / "0.tar", samples([0, 1], start=2 * number))

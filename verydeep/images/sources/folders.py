@@ -30,12 +30,15 @@ def _folder_splits(name: str) -> FoundSplits:
     out: its classes are kept secret.
 
     Raises:
-        ValueError: no images, or two folders for one split.
+        ValueError: no images, two folders for one split, or splits in capital letters, which would be classes.
     """
     root = expanded(name)
     folders = {folder.name for folder in subfolders(root)}
     train_is_a_split = "train" in folders and bool(subfolders(root / "train"))
     if not train_is_a_split and not folders <= SPLIT_NAMES:
+        if {name.lower() for name in folders} <= SPLIT_NAMES and all(_has_subfolders(root / name) for name in folders):
+            names = " and ".join(sorted(folders))
+            raise ValueError(f"{root}: {names} look like splits, whose folders are in small letters: rename them")
         return _found_splits(root, {"all": ""}, [])
     secret = {"test"} & folders if train_is_a_split and not _has_subfolders(root / "test") else set()
     present = names_of_present_splits(folders - secret, str(root))
@@ -76,7 +79,7 @@ def _split(root: Path, within: str) -> tuple[UnnumberedSplit, Inventory]:
     places = {os.path.join(within, name): its_own for name, its_own in found.items()}
     inventory = Inventory(
         places={**places, within: found_in(_unclassed(files_beside_folders(folder), within))},
-        empty=tuple(os.path.join(within, name) for name, its_own in found.items() if not its_own.files),
+        empty=tuple(os.path.join(within, name) for name, its_own in found.items() if its_own.files == its_own.hidden),
     )
     paths = {
         name: sorted(path for what, path in its_own if what == "image")

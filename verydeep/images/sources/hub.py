@@ -163,6 +163,13 @@ def _files_of_splits(folder: Path) -> dict[str, list[str]] | None:
         splits = FOLDERS.splits(str(folder)).splits
     except ValueError:
         return None
+    for found in splits.values():
+        below = next((path for path in found.numbered(found.names).ids if path.count(os.sep) > 1), None)
+        if below and len(found.names) > 1:
+            raise ValueError(
+                f"{os.path.dirname(below)} is a folder inside a class folder, which the library would take for a class "
+                f"of its own: name it without {PREFIX}"
+            )
     return {
         _THEIR_SPLITS[split]: sorted(os.path.join(found.where, path) for path in found.numbered(found.names).ids)
         for split, found in splits.items()
@@ -187,9 +194,15 @@ def _split(rows: Any, split: str, name: str, chosen: dict[str, str]) -> Unnumber
     ordered = map(normal_form, feature.names) if listed else sorted(present, key=natural_order)
     names = tuple(known for known in ordered if known in present)
     number_of = {known: place for place, known in enumerate(names)}
-    undecoded = rows.select_columns([image]).cast_column(image, datasets.Image(decode=False))
-    source = _hub_source(undecoded, image, names, tuple(number_of[known] for known in class_names), split)
+    source = _hub_source(*_undecoded(rows, image), names, tuple(number_of[known] for known in class_names), split)
     return UnnumberedSplit(where=f"{name}, {split}", names=names, numbered=partial(numbered, source))
+
+
+def _undecoded(rows: Any, image: str) -> tuple[Any, str]:
+    """Return the rows' column of images as files' bytes and paths, however it is stored, with its name."""
+    import datasets
+
+    return rows.select_columns([image]).cast_column(image, datasets.Image(decode=False)), image
 
 
 def _hub_source(rows: Any, image: str, classes: tuple[str, ...], labels: tuple[int, ...], split: str) -> Source:
@@ -212,7 +225,7 @@ def _beside_rows(folder: Path, splits: Iterable[Any], name: str, chosen: dict[st
     rows = {
         os.path.realpath(path)
         for split in splits
-        for path in _field(split, _columns(split.features, name, chosen)[0], "path").to_pylist()
+        for path in _field(*_undecoded(split, _columns(split.features, name, chosen)[0]), "path").to_pylist()
         if path
     }
     return {"": found_in(_not_in(rows, folder, entries))}

@@ -197,6 +197,9 @@ def _split(where: str, shards: Sequence[Path], entries: dict[Path, list[ShardEnt
     if not images:
         raise ValueError(f"no images in {where}: samples are an image and a .cls or .json of the same name")
     present = {class_name for class_name, _, _ in images}
+    if listed and (unlisted := present - listed.keys()):
+        which, label = next((shards[place[0]], name) for name, _, place in images if name in unlisted)
+        raise ValueError(f"{which} has a sample of class {label}, but no {_CLASS_NAMES_FILE} beside it, as others have")
     names = tuple(name for name in listed if name in present) or tuple(sorted(present, key=natural_order))
     number_of = {name: place for place, name in enumerate(names)}
     images.sort(key=lambda image: (number_of[image[0]], *image[1:]))
